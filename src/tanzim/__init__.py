@@ -1,0 +1,1 @@
+"""Tanzim: from raw data to a proven, served, fine-tuned language model on your own hardware."""

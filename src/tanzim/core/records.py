@@ -1,0 +1,141 @@
+"""The records that pass from room to room.
+
+`Example` → `Rendered` → batches → `EvalReport`. They hold values, not behaviour, and turn into
+plain JSON and back without loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+Kind = Literal["messages", "text", "labelled", "pair"]
+Json = dict[str, Any]
+
+# Progress of long work: (done, total or None, short note).
+Progress = Callable[[int, int | None, str], None]
+
+
+def no_progress(done: int, total: int | None, note: str) -> None:
+    """Show nothing: the default of every long function's ``progress`` argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a function by the assistant (OpenAI chat format)."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation (OpenAI chat format).
+
+    Args:
+        weight: loss weight of this turn, 0 or 1 (OpenAI's ``weight``); None leaves it to the policy.
+        thinking: the reasoning part of an assistant turn, for templates that know one.
+
+    """
+
+    role: Role
+    content: str = ""
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a record came from: source file and its row (counted from 1)."""
+
+    source: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.source}, row {self.row}"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example of training or test data: a conversation, a text, a labelled text or a pair.
+
+    ``kind`` says which fields hold: ``messages`` (messages, tools) · ``text`` (text) ·
+    ``labelled`` (text, label) · ``pair`` (messages = the prompt, chosen, rejected; tools).
+    """
+
+    kind: Kind
+    provenance: Provenance
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Json, ...] = ()
+    text: str = ""
+    label: str = ""
+    chosen: tuple[Message, ...] = ()
+    rejected: tuple[Message, ...] = ()
+
+    def to_json(self) -> Json:
+        """Return the record as plain JSON values, empty fields left out."""
+        return {key: value for key, value in asdict(self).items() if value not in ((), "", None)}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Example:
+        """Make the record from what `to_json` returned."""
+        rest = {key: tuple(map(message_from_json, value[key])) for key in _MESSAGE_FIELDS if key in value}
+        plain = {key: value[key] for key in ("text", "label") if key in value}
+        return cls(
+            kind=value["kind"],
+            provenance=Provenance(**value["provenance"]),
+            tools=tuple(value.get("tools", ())),
+            **rest,
+            **plain,
+        )
+
+
+_MESSAGE_FIELDS = ("messages", "chosen", "rejected")
+
+
+def message_from_json(value: Json) -> Message:
+    """Make a `Message` from plain JSON values (the inverse of ``dataclasses.asdict``)."""
+    calls = tuple(ToolCall(**call) for call in value.get("tool_calls") or ())
+    return Message(**{**value, "tool_calls": calls})
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens ``[start, end)`` of one conversation turn, and whether it is trained."""
+
+    start: int
+    end: int
+    role: str
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as tokens.
+
+    Args:
+        ids: token ids, length T.
+        weights: loss weight of each token *as a target*, length T (0 = ignored).
+        segments: the turns, in order, covering all T tokens.
+        provenance: where the example came from.
+
+    """
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    segments: tuple[Segment, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number for one (prompt, completion): its value, and what else there is to say."""
+
+    value: float
+    details: Mapping[str, Any] = field(default_factory=dict)

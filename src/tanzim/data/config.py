@@ -1,0 +1,93 @@
+"""The ``data`` section of ``tanzim.yaml``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tanzim.core.config import Section
+
+Format = Literal[
+    "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "preference", "text"
+]
+
+
+class Columns(Section):
+    """Which column of the source plays which part; an unset one is detected."""
+
+    messages: str | None = None
+    """A list of turns (OpenAI messages or ShareGPT conversations)."""
+    system: str | None = None
+    """The system prompt."""
+    prompt: str | None = None
+    """What the user says (Alpaca: instruction)."""
+    context: str | None = None
+    """More of what the user says, put after the prompt (Alpaca: input)."""
+    completion: str | None = None
+    """What the model is to answer."""
+    text: str | None = None
+    """Raw text, or the text to classify."""
+    label: str | None = None
+    """The class of the text."""
+    tools: str | None = None
+    """Function definitions, a list or the same as a JSON string."""
+    chosen: str | None = None
+    """The preferred answer of a pair."""
+    rejected: str | None = None
+    """The other answer of a pair."""
+
+
+class Splits(Section):
+    """How examples are divided, when the sources are not divided already."""
+
+    validation: float = Field(0.05, ge=0, lt=1)
+    """Share of examples kept to watch the training with."""
+    test: float = Field(0.1, ge=0, lt=1)
+    """Share of examples kept for the evaluation before and after."""
+    near_duplicate: float = Field(0.85, gt=0, le=1)
+    """Jaccard similarity of character 5-grams from which two examples count as the same."""
+    leakage: Literal["repair", "error", "allow"] = "repair"
+    """A duplicate on both sides of a split: repair drops it from the training side, error stops."""
+
+    @model_validator(mode="after")
+    def _leave_training_data(self) -> Splits:
+        if self.validation + self.test >= 0.95:
+            raise ValueError(
+                f"validation + test is {self.validation + self.test:.2f}: nothing is left to train on"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """Where the examples come from and how they become training, validation and test sets."""
+
+    path: str | list[str] = Field(default_factory=list)
+    """File, folder, glob, or Hugging Face dataset id (hf:owner/name); or a list of them."""
+    validation_path: str | list[str] | None = None
+    """Examples to watch the training with, where they are files of their own."""
+    test_path: str | list[str] | None = None
+    """Examples for the evaluation, where they are files of their own."""
+    format: Format = "auto"
+    """The shape of the rows; auto looks at the first rows and says what it found and why."""
+    columns: Columns = Columns()
+    """Columns whose names are not the usual ones."""
+    header: bool | None = None
+    """Whether a CSV or TSV file starts with column names; unset looks at the file."""
+    encoding: str = "auto"
+    """Text encoding; auto takes UTF-8 (or UTF-16 with its mark) and refuses others by name."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Names for label values, such as {0: happy, 1: sad}."""
+    instruction: str = "Classify the text. Answer with one of: {labels}.\n\n{text}"
+    """How a labelled text is put to the model; {text} and {labels} are filled in."""
+    system: str | None = None
+    """A system prompt for conversations that have none."""
+    split: Splits = Splits()
+    max_train: int | None = Field(None, ge=1)
+    """Keep at most this many training examples (a seeded sample)."""
+    max_test: int | None = Field(None, ge=1)
+    """Keep at most this many test examples (a seeded sample)."""
+    max_rejected: float = Field(0.05, ge=0, le=1)
+    """Stop when more than this share of the rows cannot be used."""
+    max_line_mb: float = Field(32.0, gt=0)
+    """A longer line (MB) is rejected instead of read into memory."""

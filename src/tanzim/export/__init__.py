@@ -1,0 +1,1 @@
+"""Stage 6: exports that prove they equal what was trained."""

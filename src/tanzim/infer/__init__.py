@@ -1,0 +1,1 @@
+"""Tokens in, tokens out: the one generation engine."""
