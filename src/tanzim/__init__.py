@@ -1,1 +1,69 @@
 """Tanzim: from raw data to a proven, served, fine-tuned language model on your own hardware."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tanzim.core.errors import TanzimError
+    from tanzim.pipeline.chat import chat
+    from tanzim.pipeline.config import Config
+    from tanzim.pipeline.doctor import doctor
+    from tanzim.pipeline.evaluate import evaluate
+    from tanzim.pipeline.export import export
+    from tanzim.pipeline.finetune import finetune
+    from tanzim.pipeline.init import init
+    from tanzim.pipeline.plan import plan
+    from tanzim.pipeline.prepare import inspect_data, prepare_data
+    from tanzim.pipeline.preview import preview
+    from tanzim.pipeline.run import run
+    from tanzim.pipeline.serve import serve
+    from tanzim.pipeline.workspace import load_config
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Config": "pipeline.config",
+    "TanzimError": "core.errors",
+    "chat": "pipeline.chat",
+    "doctor": "pipeline.doctor",
+    "evaluate": "pipeline.evaluate",
+    "export": "pipeline.export",
+    "finetune": "pipeline.finetune",
+    "init": "pipeline.init",
+    "inspect_data": "pipeline.prepare",
+    "load_config": "pipeline.workspace",
+    "plan": "pipeline.plan",
+    "prepare_data": "pipeline.prepare",
+    "preview": "pipeline.preview",
+    "run": "pipeline.run",
+    "serve": "pipeline.serve",
+}
+
+__all__ = [
+    "Config",
+    "TanzimError",
+    "chat",
+    "doctor",
+    "evaluate",
+    "export",
+    "finetune",
+    "init",
+    "inspect_data",
+    "load_config",
+    "plan",
+    "prepare_data",
+    "preview",
+    "run",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whichever public name
+    """Import a public name when it is first used, so that ``import tanzim`` stays light."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'tanzim' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"tanzim.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -6,6 +6,7 @@ Each room's ``config.py`` derives its section from `Section`; `load` reads a fil
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    yaml.resolver.re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),  # type: ignore[attr-defined]
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
 
@@ -54,7 +55,7 @@ def _parse(text: str, where: str) -> _Document:
         if node is None:
             return _Document({}, {})
         lines = dict(_walk(node, (), where))
-        value = loader.construct_document(node)  # type: ignore[no-untyped-call]
+        value = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ConfigError(
@@ -65,7 +66,7 @@ def _parse(text: str, where: str) -> _Document:
     except yaml.YAMLError as error:
         raise ConfigError(f"this is not valid YAML: {error}", where=where) from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     if not isinstance(value, dict):
         raise ConfigError(f"expected keys and values, found {type(value).__name__}", where=where)
     return _Document(value, lines)
@@ -167,6 +168,9 @@ def _explain(
             near = difflib.get_close_matches(str(keys[-1]), _siblings(model, keys[:-1]), 1, 0.5)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             text = f"unknown key '{dotted}'{hint}"
+        elif fault["type"] == "union_tag_invalid":
+            known_types = fault["ctx"]["expected_tags"].replace("'", "")
+            text = f"{dotted}.type: should be one of {known_types} (found {fault['ctx']['tag']!r})"
         elif fault["type"] == "missing":
             text = f"the key '{'.'.join(map(str, fault['loc']))}' is missing"
         else:

@@ -85,18 +85,20 @@ class Example:
     @classmethod
     def from_json(cls, value: Json) -> Example:
         """Make the record from what `to_json` returned."""
-        rest = {key: tuple(map(message_from_json, value[key])) for key in _MESSAGE_FIELDS if key in value}
-        plain = {key: value[key] for key in ("text", "label") if key in value}
         return cls(
             kind=value["kind"],
             provenance=Provenance(**value["provenance"]),
+            messages=_messages(value, "messages"),
             tools=tuple(value.get("tools", ())),
-            **rest,
-            **plain,
+            text=value.get("text", ""),
+            label=value.get("label", ""),
+            chosen=_messages(value, "chosen"),
+            rejected=_messages(value, "rejected"),
         )
 
 
-_MESSAGE_FIELDS = ("messages", "chosen", "rejected")
+def _messages(value: Json, key: str) -> tuple[Message, ...]:
+    return tuple(message_from_json(message) for message in value.get(key, ()))
 
 
 def message_from_json(value: Json) -> Message:

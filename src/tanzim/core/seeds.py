@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """Return a 63-bit seed for the choice called ``names`` under ``seed``, by SHA-256: order of use is free."""
+    """Return a 63-bit seed for the choice called ``names`` under ``seed``, by SHA-256."""
     text = "/".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,182 @@
+"""The command line: ``tanzim VERB``. Each verb is one pipeline function; here is only what people see."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tanzim.core.errors import TanzimError
+
+app = typer.Typer(
+    name="tanzim",
+    help="From raw data to a proven, served, fine-tuned language model on your own hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+# typer reads these annotations at run time.
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG] [KEY=VALUE]...", help="Config file (tanzim.yaml) and overrides of its keys."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete an existing run of that name first.")]
+
+
+@app.command("init")
+def init_command(
+    file: Annotated[str, typer.Argument(help="Data file, folder, glob or hf:owner/name.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Where to write the config.")] = "tanzim.yaml",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
+) -> None:
+    """Look at a data file and write a commented tanzim.yaml for it."""
+    from tanzim.cli import show
+    from tanzim.pipeline.init import init
+
+    path = init(file, output=output, force=force, reporter=show.RichReporter())
+    show.done(f"wrote {path}", f"tanzim run {path}" if str(path) != "tanzim.yaml" else "tanzim run")
+
+
+@app.command()
+def doctor() -> None:
+    """Probe this machine and print the exact fix of whatever is missing."""
+    from tanzim.cli import show
+    from tanzim.pipeline.doctor import doctor as probe
+
+    findings = probe()
+    show.findings(findings)
+    raise typer.Exit(1 if any(finding.level == "problem" for finding in findings) else 0)
+
+
+@data_app.command("inspect")
+def inspect_command(
+    file: Annotated[str, typer.Argument(help="Data file, folder, glob or hf:owner/name.")],
+) -> None:
+    """Say what the data is, why, how long, in which languages, and what is wrong with it."""
+    from tanzim.cli import show
+    from tanzim.pipeline.prepare import inspect_data
+
+    show.inspection(inspect_data(file))
+
+
+@data_app.command("preview")
+def preview_command(
+    settings: Settings = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many examples.")] = 3,
+    html: Annotated[str | None, typer.Option("--html", help="Write an offline page here, too.")] = None,
+) -> None:
+    """Show which tokens are trained and which are ignored, as the model will see them."""
+    from tanzim.cli import show
+    from tanzim.pipeline.preview import preview
+
+    show.preview(preview(show.config(settings), count=count, html=html), html)
+
+
+@app.command("plan")
+def plan_command(settings: Settings = None) -> None:
+    """Print the memory, disk, tokens, steps and time a run would take; refuse what cannot fit."""
+    from tanzim.cli import show
+    from tanzim.pipeline.plan import plan
+
+    reporter = show.RichReporter()
+    show.plan(plan(show.config(settings), reporter=reporter))
+
+
+@app.command()
+def train(settings: Settings = None, overwrite: Overwrite = False) -> None:
+    """Fine-tune; go on where an interrupted run stopped."""
+    from tanzim.cli import show
+    from tanzim.pipeline.finetune import finetune
+
+    reporter = show.RichReporter()
+    show.trained(finetune(show.config(settings), overwrite=overwrite, reporter=reporter))
+
+
+@app.command("evaluate")
+def evaluate_command(settings: Settings = None) -> None:
+    """Measure base and tuned model on the same held-out items."""
+    from tanzim.cli import show
+    from tanzim.pipeline.evaluate import evaluate
+
+    show.evaluation(evaluate(show.config(settings), reporter=show.RichReporter()))
+
+
+@app.command("export")
+def export_command(
+    settings: Settings = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into a whole model.")] = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Where to.")] = None,
+) -> None:
+    """Write the adapter (or, with --merge, a whole model) and prove it equals what was trained."""
+    from tanzim.cli import show
+    from tanzim.pipeline.export import export
+
+    show.exported(export(show.config(settings), merge=merge, output=output, reporter=show.RichReporter()))
+
+
+@app.command("chat")
+def chat_command(
+    model: Annotated[str, typer.Argument(help="Run folder, adapter folder, model name or path.")] = "",
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Ask once, print, end.")] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="System prompt.")] = None,
+) -> None:
+    """Talk to a tuned or base model in the terminal."""
+    from tanzim.cli import talk
+
+    talk.talk(model, message=message, system=system)
+
+
+@app.command("serve")
+def serve_command(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Run folders (one base), or a model name.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help="0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Loopback only.")] = None,
+) -> None:
+    """Serve base and adapters through the OpenAI API, on this machine only."""
+    from tanzim.cli import show
+    from tanzim.pipeline.serve import serve
+
+    given = {"host": host, "port": port}
+    overrides = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
+    serve(models or [], overrides=overrides, reporter=show.RichReporter())
+
+
+@app.command("run")
+def run_command(settings: Settings = None, overwrite: Overwrite = False) -> None:
+    """Do it all: data, plan, training, evaluation before and after, report, one answer."""
+    from tanzim.cli import show
+    from tanzim.pipeline.run import run
+
+    show.ran(run(show.config(settings), overwrite=overwrite, reporter=show.RichReporter()))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of tanzim.yaml, for editors."""
+    import json
+
+    from tanzim.pipeline.config import Config
+
+    print(json.dumps(Config.model_json_schema(), ensure_ascii=False, indent=2))
+
+
+def main() -> None:
+    """Run the command line: errors are one message, never a traceback; Ctrl-C exits with 130."""
+    try:
+        app()
+    except TanzimError as error:
+        from tanzim.cli import show
+
+        show.error(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
