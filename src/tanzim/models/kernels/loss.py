@@ -1,0 +1,137 @@
+"""Cross-entropy over trained tokens only, with its gradient made in the forward pass.
+
+The vocabulary projection is the widest matrix of a small model. Projecting only the positions that
+are trained, a few hundred rows at a time, and turning each block of logits into its gradient at once
+means that no logits are ever kept (the idea of Cut Cross-Entropy, arXiv:2411.09009, and of Liger
+Kernel's fused loss, arXiv:2410.10989).
+
+Legend: T tokens, N trained tokens, R rows of a chunk, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def trained_token_loss(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    weights_T: Tensor,
+    *,
+    scale: float = 1.0,
+    chunk: int = 256,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Return Σ weight · cross-entropy · scale over the tokens whose weight is not 0.
+
+    Args:
+        hidden_TD: final hidden states, after the last norm (and any constant factor on the logits).
+        weight_VD: the vocabulary matrix (lm_head, tied or not).
+        targets_T: the token to predict *at* each position; ignored where the weight is 0.
+        weights_T: loss weight of each position.
+        scale: constant factor, such as 1 / trained tokens of the step.
+        chunk: rows projected at once.
+        bias_V: the projection's bias.
+        softcap: logits are held within ±softcap (Gemma 2, arXiv:2408.00118).
+
+    Returns:
+        A float32 scalar (float64 for float64 inputs), differentiable once, with respect to
+        ``hidden_TD``, ``weight_VD`` and ``bias_V`` where they require it.
+
+    """
+    loss: Tensor = _TrainedTokenLoss.apply(  # type: ignore[no-untyped-call]
+        hidden_TD, weight_VD, bias_V, targets_T, weights_T * scale, chunk, softcap
+    )
+    return loss
+
+
+class _TrainedTokenLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's autograd context
+        hidden_TD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_T: Tensor,
+        weights_T: Tensor,
+        chunk: int,
+        softcap: float | None,
+    ) -> Tensor:
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        wide = torch.promote_types(hidden_TD.dtype, torch.float32)
+        rows_N = weights_T.nonzero().squeeze(1)
+        grad_hidden_ND = hidden_TD.new_empty((len(rows_N), hidden_TD.shape[1])) if need_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if need_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=wide) if need_bias and bias_V is not None else None
+        loss = torch.zeros((), dtype=wide, device=hidden_TD.device)
+        for start in range(0, len(rows_N), chunk):
+            rows_R = rows_N[start : start + chunk]
+            hidden_RD = hidden_TD[rows_R]
+            raw_RV = _project(hidden_RD, weight_VD, bias_V, softcap)
+            share_R = weights_T[rows_R].to(wide)
+            loss_R, grad_RV = _chunk_loss(raw_RV, targets_T[rows_R], softcap)
+            loss += loss_R.dot(share_R)
+            if not (need_hidden or need_weight or need_bias):
+                continue
+            grad_RV.mul_(share_R[:, None])
+            if grad_bias_V is not None:
+                grad_bias_V.add_(grad_RV.sum(0))
+            narrow_RV = grad_RV.to(weight_VD.dtype)
+            if grad_hidden_ND is not None:
+                grad_hidden_ND[start : start + chunk] = narrow_RV @ weight_VD
+            if grad_weight_VD is not None:
+                _accumulate(grad_weight_VD, narrow_RV, hidden_RD)
+        ctx.save_for_backward(rows_N, grad_hidden_ND, grad_weight_VD, grad_bias_V)
+        ctx.shape, ctx.dtypes = hidden_TD.shape, (weight_VD.dtype, None if bias_V is None else bias_V.dtype)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        rows_N, grad_hidden_ND, grad_weight_VD, grad_bias_V = ctx.saved_tensors
+        hidden = weight = bias = None
+        if grad_hidden_ND is not None:
+            hidden = grad_hidden_ND.new_zeros(ctx.shape)
+            hidden[rows_N] = grad_hidden_ND * grad.to(grad_hidden_ND.dtype)
+        if grad_weight_VD is not None:
+            weight = (grad_weight_VD * grad).to(ctx.dtypes[0])
+        if grad_bias_V is not None:
+            bias = (grad_bias_V * grad).to(ctx.dtypes[1])
+        return hidden, weight, bias, None, None, None, None
+
+
+def _project(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None) -> Tensor:
+    """Return the logits [R, V] in at least float32, divided by the softcap if there is one."""
+    raw_RV = torch.nn.functional.linear(hidden_RD, weight_VD, bias_V)
+    raw_RV = raw_RV.to(torch.promote_types(raw_RV.dtype, torch.float32))
+    return raw_RV if softcap is None else raw_RV.div_(softcap)
+
+
+def _chunk_loss(raw_RV: Tensor, targets_R: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy [R] and its gradient [R, V] with respect to the logits before the softcap.
+
+    ``raw_RV`` is overwritten by the gradient.
+    """
+    slope_RV = None
+    if softcap is not None:
+        squashed_RV = raw_RV.tanh_()
+        slope_RV = 1 - squashed_RV.square()
+        raw_RV = squashed_RV.mul_(softcap)
+    target_R1 = targets_R[:, None]
+    norm_R1 = raw_RV.logsumexp(dim=1, keepdim=True)
+    loss_R = (norm_R1 - raw_RV.gather(1, target_R1)).squeeze(1)
+    grad_RV = raw_RV.sub_(norm_R1).exp_()
+    grad_RV.scatter_add_(1, target_R1, grad_RV.new_full(target_R1.shape, -1.0))
+    return loss_R, grad_RV if slope_RV is None else grad_RV.mul_(slope_RV)
+
+
+def _accumulate(total_VD: Tensor, grad_RV: Tensor, hidden_RD: Tensor) -> None:
+    """Add gradᵀ · hidden to ``total_VD`` without a second matrix of its size."""
+    if total_VD.dtype == grad_RV.dtype:
+        total_VD.addmm_(grad_RV.T, hidden_RD)
+    else:
+        total_VD.add_(grad_RV.T @ hidden_RD)
