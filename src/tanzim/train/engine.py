@@ -1,0 +1,293 @@
+"""The training engine: tokens in, chosen weights out. One process, one device.
+
+Left out here, because other files say it: how documents become steps and passes (`batches`), the loss
+(`objective`), one step and one evaluation (`step`), the learning rate (`schedule`), what a checkpoint
+holds (`checkpoint`). Several processes come with their own step function.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from tanzim.core.errors import TrainError
+from tanzim.core.files import new_folder
+from tanzim.core.run import RunFolder
+from tanzim.core.seeds import derive
+from tanzim.core.units import size
+from tanzim.train.batches import Sampler
+from tanzim.train.checkpoint import Checkpoints, State, load_weights
+from tanzim.train.config import TrainConfig
+from tanzim.train.log import MetricsLog, OnLine
+from tanzim.train.memory import peak_memory
+from tanzim.train.objective import Objective
+from tanzim.train.step import Stepper, make_optimizer, seed_everything
+from tanzim.train.tokens import TokenStore
+from tanzim.train.trackers import check_trackers, open_trackers
+
+# What may change between a run and its continuation: nothing here changes what is learnt (other passes
+# sum the same gradients in another order).
+FREE_KEYS = {"trackers", "keep_checkpoints", "save_steps", "tokens_per_pass", "gradient_checkpointing"}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run came to.
+
+    Args:
+        output: the folder of the chosen weights (adapter or model).
+        step: optimiser steps made; ``total_steps`` were planned.
+        stopped: why it ended.
+        best_step: the step whose weights were chosen, and ``best_loss`` its validation loss.
+        loss: the last step's training loss.
+        tokens: tokens seen; ``trained_tokens`` of them had a loss weight.
+        seconds: wall time, all parts of a resumed run together; ``tokens_per_s`` is over steps alone.
+        peak_memory: bytes, of this process.
+        checkpoint_bytes: bytes of one checkpoint.
+        tokens_per_pass: tokens per pass at the end.
+
+    """
+
+    output: Path
+    step: int
+    total_steps: int
+    stopped: str
+    best_step: int
+    best_loss: float | None
+    loss: float | None
+    tokens: int
+    trained_tokens: int
+    seconds: float
+    tokens_per_s: float
+    peak_memory: int
+    checkpoint_bytes: int
+    tokens_per_pass: int
+
+
+def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
+    model: nn.Module,
+    train_tokens: TokenStore,
+    validation_tokens: TokenStore | None,
+    config: TrainConfig,
+    folder: RunFolder,
+    *,
+    seed: int,
+    save: Callable[[Path], None],
+    base_hash: str,
+    autocast: torch.dtype | None = None,
+    on_line: OnLine = lambda line: None,
+    resume: bool = True,
+) -> TrainResult:
+    """Train the parameters of ``model`` that require gradients, and write the chosen weights.
+
+    Args:
+        model: a causal LM, or a PEFT model around one, on its device.
+        train_tokens: the documents to learn from.
+        validation_tokens: the documents to choose the best checkpoint by; None or empty for the last.
+        config: the ``train`` section.
+        folder: where metrics, checkpoints and the result go.
+        seed: everything random is derived from it.
+        save: writes the adapter or model into a folder.
+        base_hash: hash of the base weights; a run resumes on the same base only.
+        autocast: precision of the products where it differs from the weights' (float16 scales its loss).
+        on_line: called with every line of ``metrics.jsonl``, for progress.
+        resume: go on from the newest checkpoint; otherwise earlier ones are removed.
+
+    Raises:
+        TrainError: loss or gradient is not finite, memory or disk ran out, or the run was interrupted.
+        RunError: the checkpoints belong to another config, data or base.
+        MissingExtra: a tracker asked for is not installed.
+
+    """
+    check_trackers(config.trackers)
+    _refuse_nothing_to_learn(train_tokens)
+    if not resume:
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+
+    # The model and its loss.
+    seed_everything(derive(seed, "train"))
+    if config.gradient_checkpointing:
+        enable: Callable[..., None] = model.gradient_checkpointing_enable  # type: ignore[assignment]
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    objective = Objective(model, autocast=autocast)
+    way = objective.choose(list(islice(train_tokens, 3)))
+    scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
+
+    # The data in its order.
+    sampler = Sampler(
+        train_tokens.lengths,
+        seed=seed,
+        tokens_per_step=config.tokens_per_step,
+        packing=config.packing and objective.way.packed,
+    )
+
+    # Where the run stands: at the start, or at its newest checkpoint.
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = make_optimizer(parameters, config)
+    identity = {
+        "seed": seed,
+        "base": base_hash,
+        "train": config.model_dump(mode="json", exclude=FREE_KEYS),
+        "tokens": train_tokens.fingerprint,
+        "validation_tokens": validation_tokens.fingerprint if validation_tokens is not None else None,
+    }
+    checkpoints = Checkpoints(
+        folder.checkpoints, parameters, optimizer, identity=identity, keep=config.keep_checkpoints
+    )
+    state = State(tokens_per_pass=config.tokens_per_pass)
+    if finished := checkpoints.steps():
+        state = checkpoints.load(finished[-1])
+        state.tokens_per_pass = min(state.tokens_per_pass, config.tokens_per_pass)
+        scaler.load_state_dict(state.scaler or {})
+
+    settings = config.model_dump(mode="json") | {"seed": seed, "base": base_hash}
+    trackers = open_trackers(config.trackers, folder, settings, state.step + 1)
+    with closing(MetricsLog(folder.metrics, state.metrics_bytes, trackers, on_line)) as log:
+        log.event(state.step, way)
+        if finished:
+            log.event(state.step, f"resumed from checkpoint-{state.step}")
+        stepper = Stepper(config, objective, parameters, optimizer, scaler, sampler, state, log)
+        model.train()
+        _loop(stepper, checkpoints, train_tokens, validation_tokens, save)
+
+        # The chosen weights.
+        chosen = state.best_step or state.step
+        load_weights(parameters, checkpoints.path(chosen))
+        model.eval()
+        output = folder.adapter if config.adapter.type == "lora" else folder.model
+        _write(output, save)
+        log.event(state.step, f"{state.stopped}; weights of step {chosen} written to {output.name}/")
+    return _result(stepper, checkpoints, output, chosen)
+
+
+def _loop(
+    stepper: Stepper,
+    checkpoints: Checkpoints,
+    train_tokens: TokenStore,
+    validation_tokens: TokenStore | None,
+    save: Callable[[Path], None],
+) -> None:
+    """Step, evaluate and save until the run is over."""
+    config, state, log = stepper.config, stepper.state, stepper.log
+    every = config.eval_steps or max(1, stepper.total // 10)
+    start, earlier, rehearsed = time.monotonic(), state.seconds, False
+    with _interrupts() as interrupted:
+        while state.stopped is None:
+            steps = stepper.sampler.steps(state.epoch)
+            stepper.step([train_tokens[index] for index in steps[state.step_in_epoch]], len(steps))
+            epoch_ends = state.step_in_epoch == len(steps)
+            if state.step == stepper.total:
+                state.stopped = "all steps done"
+            if not rehearsed:
+                _rehearse(checkpoints, state, save, log)
+                rehearsed = True
+
+            due, improved = state.step % every == 0 or epoch_ends or state.stopped is not None, False
+            if due and validation_tokens is not None and len(validation_tokens):
+                improved = stepper.evaluate(validation_tokens)
+                if config.patience and state.evaluations_since_best >= config.patience:
+                    state.stopped = f"no better validation loss in {config.patience} evaluations"
+            if epoch_ends:
+                state.epoch, state.step_in_epoch = state.epoch + 1, 0
+
+            due_save = state.step % config.save_steps == 0 if config.save_steps else due
+            if due_save or improved or state.stopped or interrupted():
+                state.seconds = earlier + time.monotonic() - start
+                state.scaler = stepper.scaler.state_dict() or None
+                state.metrics_bytes = log.size
+                checkpoints.save(state)
+            if interrupted() and state.stopped is None:
+                raise TrainError(
+                    f"interrupted after step {state.step} of {stepper.total}; its checkpoint is saved",
+                    where=str(checkpoints.path(state.step)),
+                    fix="run the same command again to go on from there",
+                )
+
+
+def _refuse_nothing_to_learn(tokens: TokenStore) -> None:
+    """Refuse data without documents, and documents without a trained token."""
+    if len(tokens) == 0:
+        raise TrainError("there is no document to train on", where=str(tokens.path))
+    untrained = (tokens.trained == 0).nonzero()[0]
+    if len(untrained):
+        raise TrainError(
+            f"{len(untrained)} documents have no trained token",
+            where=str(tokens[int(untrained[0])].provenance),
+            fix="look at them with tanzim data preview",
+        )
+
+
+def _rehearse(checkpoints: Checkpoints, state: State, save: Callable[[Path], None], log: MetricsLog) -> None:
+    """Go through all of the saving once, before long work depends on it."""
+    written = checkpoints.rehearse(state)
+    trial = checkpoints.folder / ".checkpoint-output"
+    try:
+        _write(trial, save)
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+    log.event(state.step, f"rehearsed saving: a checkpoint is {size(written)} and reads back equal")
+
+
+def _write(output: Path, save: Callable[[Path], None]) -> None:
+    try:
+        with new_folder(output) as temporary:
+            save(temporary)
+    except OSError as error:
+        raise TrainError(
+            f"the weights could not be written: {error.strerror or error}",
+            where=str(output),
+            fix="free disk space and run the same command again; finished checkpoints stand",
+        ) from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM wait for the end of a step; a second one stops at once."""
+    seen: list[int] = []
+    before: dict[int, Any] = {}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, remember)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
+
+def _result(stepper: Stepper, checkpoints: Checkpoints, output: Path, chosen: int) -> TrainResult:
+    state = stepper.state
+    files = checkpoints.path(chosen).iterdir()
+    return TrainResult(
+        output=output,
+        step=state.step,
+        total_steps=stepper.total,
+        stopped=state.stopped or "",
+        best_step=chosen,
+        best_loss=state.best_loss,
+        loss=state.loss,
+        tokens=state.tokens,
+        trained_tokens=state.trained_tokens,
+        seconds=state.seconds,
+        tokens_per_s=state.tokens / state.step_seconds,
+        peak_memory=peak_memory(stepper.objective.device),
+        checkpoint_bytes=sum(file.stat().st_size for file in files),
+        tokens_per_pass=state.tokens_per_pass,
+    )

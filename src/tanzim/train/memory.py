@@ -1,0 +1,57 @@
+"""Out of memory: go on with smaller passes at a constant number of tokens per step."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from tanzim.core.errors import TrainError
+from tanzim.train.batches import Batch
+
+_CPU_MESSAGES = ("not enough memory", "DefaultCPUAllocator", "out of memory")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether ``error`` is an allocator's, of any device."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(message in str(error) for message in _CPU_MESSAGES)
+
+
+def smaller_pass(batch: Batch | None, tokens_per_pass: int) -> int:
+    """Return the next size to try after ``batch`` did not fit.
+
+    Raises:
+        TrainError: it was a single document, which cannot be divided.
+
+    """
+    if batch is None or len(batch.documents) == 1:
+        where = str(batch.documents[0]) if batch else None
+        tokens = f"a single document of {batch.tokens} tokens" if batch else "the training state"
+        raise TrainError(
+            f"memory ran out on {tokens}, which cannot be made smaller",
+            where=where,
+            fix="set train.gradient_checkpointing to true, lower model.max_length, "
+            "or take a smaller base model",
+        )
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return max(1, min(tokens_per_pass, batch.tokens) // 2)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes this process has held: on the GPU, or resident in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,174 @@
+"""The training loss: hidden states from the decoder, vocabulary projected for trained tokens only.
+
+Which way a model allows is not guessed from its name: at the start the loss of two short documents
+is computed by each way and compared with the model's own forward pass of each document alone; the
+fastest way that agrees is taken, and the choice is said.
+
+Shapes: T tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from tanzim.core.errors import TrainError
+from tanzim.models.kernels.loss import trained_token_loss
+from tanzim.train.batches import Batch, collate
+from tanzim.train.tokens import Document
+
+CHECK_TOKENS = 48  # of each document in the comparison at the start
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the loss is computed: project trained tokens ourselves or by the model; pack or not."""
+
+    own_logits: bool
+    packed: bool
+
+    def __str__(self) -> str:
+        logits = "the model's own logits" if self.own_logits else "logits of trained tokens only"
+        return f"{logits}, {'documents packed' if self.packed else 'one document per pass'}"
+
+
+WAYS = (Way(False, True), Way(True, True), Way(False, False), Way(True, False))
+
+
+class Objective:
+    """Weighted cross-entropy over the trained tokens of a batch.
+
+    Args:
+        model: a transformers causal LM, or a PEFT model around one.
+        autocast: precision of the products where it differs from the weights'; None for theirs.
+
+    """
+
+    def __init__(self, model: nn.Module, *, autocast: torch.dtype | None = None) -> None:
+        self.model = model
+        self.causal: Any = _causal_lm(model)
+        self.autocast = autocast
+        self.device = next(model.parameters()).device
+        self.way = WAYS[0]
+        self._scale, self._softcap = _logit_form(self.causal)
+
+    def loss_sum(self, batch: Batch, *, scale: float = 1.0) -> Tensor:
+        """Return scale × Σ weight × cross-entropy over the batch's targets, a scalar."""
+        batch = batch.to(self.device)
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            return self._own_logits(batch, scale) if self.way.own_logits else self._project(batch, scale)
+
+    def _project(self, batch: Batch, scale: float) -> Tensor:
+        decoder, head = self.causal.get_decoder(), self.causal.get_output_embeddings()
+        hidden_1TD = decoder(**self._inputs(batch)).last_hidden_state
+        if self._scale != 1.0:
+            hidden_1TD = hidden_1TD * self._scale
+        return trained_token_loss(
+            hidden_1TD[0],
+            head.weight,
+            batch.targets_T,
+            batch.weights_T,
+            scale=scale,
+            bias_V=getattr(head, "bias", None),
+            softcap=self._softcap,
+        )
+
+    def _own_logits(self, batch: Batch, scale: float) -> Tensor:
+        rows = batch.weights_T.nonzero()[:, 0]
+        keeps = "logits_to_keep" in inspect.signature(self.causal.forward).parameters
+        only = {"logits_to_keep": rows} if keeps else {}
+        logits_RV = self.model(**self._inputs(batch), **only).logits[0]
+        if logits_RV.shape[0] != len(rows):
+            logits_RV = logits_RV[rows]
+        wide = logits_RV.dtype if logits_RV.dtype == torch.float64 else torch.float32
+        losses_R = functional.cross_entropy(logits_RV.to(wide), batch.targets_T[rows], reduction="none")
+        return (losses_R * batch.weights_T[rows].to(wide)).sum() * scale
+
+    def _inputs(self, batch: Batch) -> dict[str, Tensor | int | bool]:
+        inputs: dict[str, Tensor | int | bool] = {"input_ids": batch.input_ids_1T, "use_cache": False}
+        if self.way.packed:
+            inputs |= {
+                "position_ids": batch.position_ids_1T,
+                "cu_seq_lens_q": batch.cu_seq_lens,
+                "cu_seq_lens_k": batch.cu_seq_lens,
+                "max_length_q": batch.max_length,
+                "max_length_k": batch.max_length,
+            }
+        return inputs
+
+    @torch.no_grad()
+    def choose(self, documents: Sequence[Document]) -> str:
+        """Take the fastest way whose loss equals the model's own on ``documents``, and say which.
+
+        Raises:
+            TrainError: the model's own loss is not finite.
+
+        """
+        documents = [_shortened(document) for document in documents]
+        with evaluating(self.model):
+            self.way = Way(own_logits=True, packed=False)
+            own = sum(float(self.loss_sum(collate([document]))) for document in documents)
+            if not torch.isfinite(torch.tensor(own)):
+                raise TrainError(
+                    f"the model's loss on the first documents is {own}, before any training",
+                    where="; ".join(str(document.provenance) for document in documents),
+                    fix="check the base model, or use model.dtype=float32",
+                )
+            tried = []
+            for self.way in WAYS:
+                groups = [documents] if self.way.packed else [[document] for document in documents]
+                try:
+                    ours = sum(float(self.loss_sum(collate(group))) for group in groups)
+                except (AttributeError, TypeError, NotImplementedError) as error:
+                    tried.append(f"{self.way}: {type(error).__name__}")
+                    continue
+                if abs(ours - own) <= self._tolerance() * abs(own):
+                    break
+                tried.append(f"{self.way}: {ours:.6f}")
+        why = f" (its own forward gives {own:.6f}; {'; '.join(tried)})" if tried else ""
+        return f"loss by {self.way}{why}"
+
+    def _tolerance(self) -> float:
+        return TOLERANCE[self.autocast or next(self.model.parameters()).dtype]
+
+
+def _shortened(document: Document) -> Document:
+    ids = document.ids[:CHECK_TOKENS]
+    return Document(ids, np.ones(len(ids), np.float32), document.provenance)
+
+
+def _causal_lm(model: nn.Module) -> PreTrainedModel:
+    """Return the causal LM itself, also from within a PEFT model."""
+    inner: Any = model
+    causal: PreTrainedModel = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    return causal
+
+
+def _logit_form(model: PreTrainedModel) -> tuple[float, float | None]:
+    """Return what the model does to its logits after the projection: a factor, and a soft cap."""
+    config = model.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    scale *= float(getattr(config, "lm_head_multiplier", None) or 1.0)  # Falcon H1
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    return scale, getattr(config, "final_logit_softcapping", None)  # Gemma
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off inside the block."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
