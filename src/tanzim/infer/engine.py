@@ -1,0 +1,172 @@
+"""The one generator: chat, evaluation and serving all answer through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Rows
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tanzim.core.errors import ModelError
+from tanzim.core.records import Progress, no_progress
+from tanzim.infer.answers import score_answers
+from tanzim.infer.forward import Forward
+from tanzim.infer.request import AnswerScore, Completion, Delta, Request
+from tanzim.infer.scheduler import Scheduler
+from tanzim.infer.sequence import Sequence
+from tanzim.infer.weights import Weights
+
+__all__ = ["AnswerScore", "Completion", "Delta", "Engine", "Request"]
+
+
+class Engine:
+    """Generates text with one base model and any number of its adapters, side by side.
+
+    An engine is used by one thread at a time. Between calls the model is as it was.
+
+    Args:
+        model: a transformers causal language model, in evaluation mode or not; may be wrapped by PEFT.
+        tokenizer: its tokenizer.
+        stop_ids: tokens that end an answer.
+        base_hash: hash of the base's weights, which adapters are checked against.
+
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stop_ids: Rows[int],
+        base_hash: str,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.stop_ids = tuple(stop_ids)
+        self._model = model
+        self._base_hash = base_hash
+        self._weights = Weights(model)
+        self._forward = Forward(self._weights.bare)
+        model.eval()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are loaded."""
+        return self._weights.adapters
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens, prompt and answer together, that the model was made for."""
+        return self._forward.context_length
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter (PEFT layout) beside the others.
+
+        Raises:
+            ModelError: the name is taken, or the folder holds no adapter for this base.
+
+        """
+        from tanzim.adapters.store import load_adapter
+
+        if name in self.adapters:
+            raise ModelError(f"an adapter '{name}' is already loaded", fix="choose another name")
+        self._model = load_adapter(self._model, folder, name=name, base_hash=self._base_hash)
+        self._weights.wrap(self._model)
+        self._model.eval()
+
+    def scheduler(self, max_batch: int, *, join_at: int = 1) -> Scheduler:
+        """Return a scheduler to feed with `sequence` and step by hand, as the server does."""
+        return Scheduler(self._forward, self._weights, max_batch=max_batch, join_at=join_at)
+
+    def sequence(self, request: Request) -> Sequence:
+        """Return a request's state for a scheduler.
+
+        Raises:
+            ModelError: the adapter is unknown, or the prompt leaves no room in the context.
+
+        """
+        if request.adapter is not None and request.adapter not in self.adapters:
+            known = ", ".join(self.adapters) or "none"
+            raise ModelError(f"there is no adapter '{request.adapter}' (loaded: {known})")
+        limit, length = request.max_new_tokens, len(request.prompt_ids)
+        if self.context_length is not None:
+            if length >= self.context_length:
+                raise ModelError(
+                    f"the prompt has {length} tokens; the model's context holds {self.context_length}",
+                    fix="shorten the prompt",
+                )
+            limit = min(limit, self.context_length - length)
+        return Sequence(request, self.tokenizer, self.stop_ids, limit)
+
+    def generate(
+        self, requests: Rows[Request], *, max_batch: int = 16, progress: Progress = no_progress
+    ) -> list[Completion]:
+        """Answer every request; the order of the answers is that of the requests.
+
+        Args:
+            requests: prompts of any lengths, for any adapters.
+            max_batch: most requests computed together.
+            progress: told after each finished answer.
+
+        Raises:
+            ModelError: an adapter is unknown, or a prompt leaves no room in the context.
+
+        """
+        sequences = [self.sequence(request) for request in requests]
+        scheduler = self.scheduler(max_batch, join_at=max(1, max_batch // 4))
+        for sequence in sorted(sequences, key=_batch_order):
+            scheduler.add(sequence)
+        done = 0
+        while scheduler.busy:
+            finished = sum(s.finish_reason is not None for s in scheduler.step())
+            done += finished
+            if finished:
+                progress(done, len(sequences), "answers")
+        return [sequence.completion() for sequence in sequences]
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """Answer one request piece by piece; closing the iterator ends the computation.
+
+        Raises:
+            ModelError: the adapter is unknown, or the prompt leaves no room in the context.
+
+        """
+        sequence = self.sequence(request)
+        scheduler = self.scheduler(1)
+        scheduler.add(sequence)
+        while scheduler.busy:
+            scheduler.step()
+            delta = sequence.take()
+            if delta is not None:
+                yield delta
+
+    def score_answers(
+        self,
+        items: Rows[tuple[list[int], list[list[int]]]],
+        adapter: str | None = None,
+        *,
+        max_batch: int = 16,
+        progress: Progress = no_progress,
+    ) -> list[list[AnswerScore]]:
+        """Return how likely each candidate answer is after its prompt.
+
+        Args:
+            items: prompts, each with its candidate answers; all as token ids, none empty.
+            adapter: name of the adapter; None is the base model.
+            max_batch: most rows computed together.
+            progress: told after each batch of items.
+
+        """
+        return score_answers(
+            self._forward, self._weights, items, adapter, max_batch=max_batch, progress=progress
+        )
+
+    def logprobs(self, prompt_ids: list[int], answer_ids: list[int], adapter: str | None) -> list[float]:
+        """Return the natural log-probability of each answer token after the prompt."""
+        return list(self.score_answers([(prompt_ids, [answer_ids])], adapter)[0][0].logprobs)
+
+
+def _batch_order(sequence: Sequence) -> tuple[str, int]:
+    """Sort by adapter, then longest first: like lengths together, and memory's peak at the start."""
+    return sequence.request.adapter or "", -len(sequence.request.prompt_ids)

@@ -1,0 +1,87 @@
+"""From logits to tokens: greedy or sampled, each row with its own random numbers.
+
+Legend: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import torch
+from torch import Tensor
+
+from tanzim.infer.request import Request, TokenLogprob
+
+NUCLEUS = 1024  # tokens sorted first; all of them only where these hold less than top_p
+
+
+class Sampler:
+    """The random choice of one request.
+
+    Each token takes one number of the request's own generator and inverts the cumulative
+    distribution, so that the text depends on the seed and not on what else is in the batch.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.temperature = request.temperature
+        self.top_p = request.top_p
+        self.logprobs = request.logprobs
+        seed = secrets.randbits(63) if request.seed is None else request.seed % (1 << 63)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def choose(self, logits_V: Tensor) -> int:
+        """Sample one token."""
+        share = float(torch.rand((), generator=self._generator, dtype=torch.float64))
+        logits_V = logits_V.float()
+        prob_V = torch.softmax((logits_V - logits_V.max()) / self.temperature, dim=-1)
+        if self.top_p >= 1:
+            return _invert(prob_V.double().cumsum(0), share)
+        for width in (NUCLEUS, prob_V.shape[0]):
+            top, order = prob_V.topk(min(width, prob_V.shape[0]))
+            cumulative = top.double().cumsum(0)
+            if cumulative[-1] >= self.top_p:
+                break
+        # The token that crosses the border belongs to the nucleus (Holtzman et al., arXiv:1904.09751).
+        size = max(1, int((cumulative - top < self.top_p).sum()))
+        return int(order[_invert(cumulative[:size], share)])
+
+
+def _invert(cumulative: Tensor, share: float) -> int:
+    """Return the first index whose cumulative weight exceeds ``share`` of the whole."""
+    index = int(torch.searchsorted(cumulative, share * cumulative[-1], right=True))
+    return min(index, cumulative.shape[0] - 1)
+
+
+def choose(logits_BV: Tensor, samplers: list[Sampler]) -> list[int]:
+    """Choose the next token of every row.
+
+    Args:
+        logits_BV: the model's logits.
+        samplers: one per row; a temperature of 0 takes the likeliest token.
+
+    """
+    chosen: list[int] = logits_BV.argmax(dim=-1).tolist()
+    for row, sampler in enumerate(samplers):
+        if sampler.temperature > 0:
+            chosen[row] = sampler.choose(logits_BV[row])
+    return chosen
+
+
+def logprobs(logits_BV: Tensor, chosen: list[int], samplers: list[Sampler]) -> list[TokenLogprob | None]:
+    """Return each row's log-probabilities where its request asks for them, else None.
+
+    Args:
+        logits_BV: the model's logits.
+        chosen: the token chosen in each row.
+        samplers: one per row.
+
+    """
+    result: list[TokenLogprob | None] = [None] * len(chosen)
+    for row, (token, sampler) in enumerate(zip(chosen, samplers, strict=True)):
+        if sampler.logprobs is None:
+            continue
+        logprob_V = torch.log_softmax(logits_BV[row].float(), dim=-1)
+        values, ids = logprob_V.topk(min(sampler.logprobs, logprob_V.shape[0]))
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        result[row] = TokenLogprob(token, float(logprob_V[token]), top)
+    return result
