@@ -1,0 +1,166 @@
+"""Adapters on disk, in PEFT's layout, bound to the hash of the base weights they were made for."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import peft
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tanzim.adapters.linear import fuse
+from tanzim.adapters.lora import wrap
+from tanzim.core.errors import ModelError, WrongBaseError
+from tanzim.core.files import new_folder, read_json, write_json
+from tanzim.core.records import Json
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+RECORD = "tanzim.json"
+
+
+def save_adapter(model: peft.PeftModel, folder: Path, *, base_hash: str, base_name: str) -> None:
+    """Write the active adapter so that plain ``PeftModel.from_pretrained`` reads it, whole or not at all.
+
+    Args:
+        model: what `attach` returned.
+        folder: replaced if it exists.
+        base_hash: SHA-256 of the base model's weights, kept in ``tanzim.json`` and in the tensors' file.
+        base_name: the base model's id.
+
+    """
+    name = model.active_adapter
+    config: Any = copy.deepcopy(model.peft_config[name])
+    config.inference_mode = True
+    config.base_model_name_or_path = base_name
+    # peft keeps a set, whose order differs from run to run.
+    config.target_modules = sorted(config.target_modules)
+    tensors = {key: value.contiguous() for key, value in _state(model, name).items()}
+    with new_folder(folder) as temporary:
+        config.save_pretrained(str(temporary))
+        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt", "base_hash": base_hash})
+        _write_record(temporary, base_hash, base_name)
+
+
+def save_model(model: PreTrainedModel, folder: Path, *, base_hash: str, base_name: str) -> None:
+    """Write a fully fine-tuned model (Hugging Face layout, safetensors), whole or not at all.
+
+    Args:
+        model: the model itself, no adapter around it.
+        folder: replaced if it exists.
+        base_hash: SHA-256 of the weights it started from.
+        base_name: id of the model it started from.
+
+    """
+    with new_folder(folder) as temporary:
+        model.save_pretrained(str(temporary))
+        _write_record(temporary, base_hash, base_name)
+
+
+def load_adapter(
+    model: PreTrainedModel | peft.PeftModel, folder: Path, *, name: str, base_hash: str
+) -> peft.PeftModel:
+    """Put the adapter in ``folder`` on ``model``, frozen, under ``name``, and make it the active one.
+
+    Args:
+        model: the base model, or one that carries adapters already.
+        folder: what `save_adapter` wrote.
+        name: the adapter's name; letters, digits, - and _.
+        base_hash: SHA-256 of the weights ``model`` was loaded from.
+
+    Returns:
+        The model with its adapters.
+
+    Raises:
+        ModelError: this is no adapter, it is damaged, or the name is taken.
+        WrongBaseError: it was made for other base weights, or does not say for which.
+
+    """
+    _check_base(folder, base_hash)
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    # Which base it is has been checked by hash; peft would compare names.
+    config.base_model_name_or_path = None
+    tensors = _read_tensors(folder / WEIGHTS)
+    if isinstance(model, peft.PeftModel):
+        if name in model.peft_config:
+            raise ModelError(f"an adapter named '{name}' is loaded already", fix="choose another name")
+        model.add_adapter(name, config)
+        adapted = model
+    else:
+        adapted = wrap(model, config, name)
+    _fill(adapted, tensors, name, folder)
+    adapted.set_adapter(name, inference_mode=True)
+    fuse(adapted)
+    return adapted
+
+
+def read_record(folder: Path) -> Json:
+    """Return what an adapter's or model's ``tanzim.json`` says: ``base`` and ``base_hash``.
+
+    Raises:
+        WrongBaseError: there is none.
+
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise WrongBaseError(
+            f"this does not say which base weights it was made for (no {RECORD})",
+            where=str(folder),
+            fix=f'if you are sure, write {{"base": "...", "base_hash": "..."}} to {path}',
+        )
+    record: Json = read_json(path)
+    return record
+
+
+def _write_record(folder: Path, base_hash: str, base_name: str) -> None:
+    write_json(folder / RECORD, {"base": base_name, "base_hash": base_hash})
+
+
+def _state(model: peft.PeftModel, name: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = get_peft_model_state_dict(
+        model, adapter_name=name, save_embedding_layers=False
+    )
+    return state
+
+
+def _check_base(folder: Path, base_hash: str) -> None:
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise ModelError(f"this is not an adapter folder (no {file})", where=str(folder))
+    record = read_record(folder)
+    if record.get("base_hash") != base_hash:
+        raise WrongBaseError(
+            f"this adapter is for '{record.get('base')}', weights {str(record.get('base_hash'))[:12]}…; "
+            f"the loaded base has {base_hash[:12]}…",
+            where=str(folder),
+            fix="load the base it was trained on",
+        )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise ModelError(f"the adapter's weights are damaged: {error}", where=str(path)) from error
+
+
+def _fill(model: peft.PeftModel, tensors: dict[str, Tensor], name: str, folder: Path) -> None:
+    """Copy the tensors into the model's adapter; every one must find its place, and none may lack."""
+    expected = {key: tuple(value.shape) for key, value in _state(model, name).items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    if wrong:
+        key = wrong[0]
+        raise ModelError(
+            f"{len(wrong)} tensors do not fit, the first: {key} is {found.get(key)} in the file and "
+            f"{expected.get(key)} in the model",
+            where=str(folder),
+        )
+    set_peft_model_state_dict(model, tensors, adapter_name=name)
