@@ -66,11 +66,15 @@ class Forward:
             Logits [B, keep, V].
 
         """
-        optional: dict[str, Any] = {"position_ids": positions_BT, "logits_to_keep": keep}
+        optional: dict[str, Any] = {
+            "past_key_values": cache,
+            "cache_params": cache,  # the same, as recurrent models call it
+            "position_ids": positions_BT,
+            "logits_to_keep": keep,
+        }
         output = self.model(
             input_ids=ids_BT,
             attention_mask=mask_BL,
-            past_key_values=cache,
             use_cache=True,
             **{name: value for name, value in optional.items() if name in self._parameters},
         )
