@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Rows
+from contextlib import contextmanager
 from pathlib import Path
 
 from peft import PeftModel
@@ -74,6 +75,17 @@ class Engine:
         self._model = load_adapter(self._model, folder, name=name, base_hash=self._base_hash)
         self._weights.wrap(self._model)
         self._model.eval()
+
+    @contextmanager
+    def lend(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+        """Lend the model itself, computing with ``adapter`` (None: as the base), for losses and logits.
+
+        Raises:
+            ModelError: no such adapter is loaded.
+
+        """
+        with self._weights.using(adapter):
+            yield self._weights.bare
 
     def scheduler(self, max_batch: int, *, join_at: int = 1) -> Scheduler:
         """Return a scheduler to feed with `sequence` and step by hand, as the server does."""
