@@ -30,7 +30,7 @@ def save_adapter(model: peft.PeftModel, folder: Path, *, base_hash: str, base_na
     Args:
         model: what `attach` returned.
         folder: replaced if it exists.
-        base_hash: SHA-256 of the base model's weights, kept in ``tanzim.json`` and in the tensors' file.
+        base_hash: SHA-256 of the base model's weights, kept in ``tanzim.json`` beside the tensors.
         base_name: the base model's id.
 
     """
@@ -43,7 +43,7 @@ def save_adapter(model: peft.PeftModel, folder: Path, *, base_hash: str, base_na
     tensors = {key: value.contiguous() for key, value in _state(model, name).items()}
     with new_folder(folder) as temporary:
         config.save_pretrained(str(temporary))
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt", "base_hash": base_hash})
+        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
         _write_record(temporary, base_hash, base_name)
 
 
