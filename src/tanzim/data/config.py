@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tanzim.core.config import Section
 
@@ -82,6 +82,8 @@ class DataConfig(Section):
     """How a labelled text is put to the model; {text} and {labels} are filled in."""
     system: str | None = None
     """A system prompt for conversations that have none."""
+    no_answer: str = Field("The text does not answer this.", min_length=1)
+    """What a question marked as unanswerable (SQuAD format) is answered with."""
     split: Splits = Splits()
     max_train: int | None = Field(None, ge=1)
     """Keep at most this many training examples (a seeded sample)."""
@@ -91,3 +93,18 @@ class DataConfig(Section):
     """Stop when more than this share of the rows cannot be used."""
     max_line_mb: float = Field(32.0, gt=0)
     """A longer line (MB) is rejected instead of read into memory."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _label_names(cls, value: Any) -> Any:  # noqa: ANN401 - any YAML value
+        """Take {0: happy, true: sad} as YAML reads it: with keys that are numbers or booleans."""
+        if not isinstance(value, dict):
+            return value
+        return {str(k).lower() if isinstance(k, bool) else str(k): str(v) for k, v in value.items()}
+
+    @field_validator("instruction")
+    @classmethod
+    def _holds_text(cls, value: str) -> str:
+        if "{text}" not in value:
+            raise ValueError("the instruction has no {text} in it: the text to classify would be lost")
+        return value

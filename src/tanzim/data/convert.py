@@ -1,0 +1,199 @@
+"""Rows as examples, by the detected format."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from tanzim.core.errors import DataError
+from tanzim.core.records import Example, Json, Message, Provenance
+from tanzim.data.config import DataConfig
+from tanzim.data.detect import Detection, as_turns
+from tanzim.data.names import MEDIA, UNANSWERABLE, normal
+from tanzim.data.preference import pair
+from tanzim.data.rows import BadRow, Row, excerpt
+from tanzim.data.turns import check, messages, text_of, tools_of
+
+
+class Converter:
+    """Makes an example of each row of one source.
+
+    Args:
+        detection: the format and which column plays which part.
+        config: names of labels, the system prompt, the answer to unanswerable questions.
+
+    Raises:
+        DataError: the format is known, but there is no training on it here.
+
+    """
+
+    def __init__(self, detection: Detection, config: DataConfig, where: str = "data") -> None:
+        if detection.refusal:
+            raise DataError(
+                f"the rows cannot be trained on as they are. {detection.reason}.",
+                where=where,
+                fix=detection.refusal,
+            )
+        self._detection = detection
+        self._columns = detection.columns
+        self._config = config
+        self.unanswerable = 0
+        self.further_answers = 0
+        self._make = {
+            "alpaca": self._asked,
+            "prompt_completion": self._asked,
+            "messages": self._turns,
+            "sharegpt": self._turns,
+            "labelled": self._labelled,
+            "preference": self._pair,
+            "text": self._text,
+        }[detection.format]
+
+    def __call__(self, row: Row) -> Example:
+        """Make the example of a row.
+
+        Raises:
+            BadRow: the row cannot be used.
+
+        """
+        for name, value in row.value.items():
+            if value not in (None, "", []) and normal(name) in MEDIA and name not in self._columns.values():
+                raise BadRow(
+                    "rows with media are not supported yet", f"the column '{name}' holds {excerpt(value)}"
+                )
+        return self._make(row.value, Provenance(row.source, row.row))
+
+    def _cell(self, row: Json, part: str) -> Any:  # noqa: ANN401 - any cell
+        name = self._columns[part]
+        if name not in row:
+            raise BadRow(f"the column '{name}' is missing", f"there are: {', '.join(map(str, row))}"[:120])
+        return row[name]
+
+    def _optional(self, row: Json, part: str) -> str:
+        value = row.get(self._columns[part]) if part in self._columns else None
+        return "" if value is None else text_of(value, self._columns[part])
+
+    def _with_system(self, turns: tuple[Message, ...], row: Json) -> tuple[Message, ...]:
+        system = self._optional(row, "system")
+        system = system if system.strip() else (self._config.system or "")
+        if not system or any(turn.role == "system" for turn in turns):
+            return turns
+        return (Message("system", system), *turns)
+
+    def _conversation(self, turns: tuple[Message, ...], row: Json, provenance: Provenance) -> Example:
+        check(turns)
+        tools = tools_of(row.get(self._columns.get("tools", "tools")))
+        return Example("messages", provenance, messages=self._with_system(turns, row), tools=tools)
+
+    def _turns(self, row: Json, provenance: Provenance) -> Example:
+        turns = messages(self._cell(row, "messages"), self._columns["messages"])
+        return self._conversation(turns, row, provenance)
+
+    def _asked(self, row: Json, provenance: Provenance) -> Example:
+        asked = self._cell(row, "prompt")
+        if as_turns(asked) is not None:
+            prompt = messages(asked, self._columns["prompt"])
+        else:
+            text = text_of(asked, self._columns["prompt"])
+            if not text.strip():
+                raise BadRow("the prompt is blank", f"'{self._columns['prompt']}'")
+            context = self._optional(row, "context")
+            prompt = (Message("user", f"{text}\n\n{context}" if context.strip() else text),)
+            prompt = (*_history(row.get("history")), *prompt)
+        return self._conversation((*prompt, *self._answer(row)), row, provenance)
+
+    def _answer(self, row: Json) -> tuple[Message, ...]:
+        """Return the answer: text, turns, or the first of SQuAD's answers."""
+        value = self._cell(row, "completion")
+        if as_turns(value) is not None:
+            return messages(value, self._columns["completion"])
+        if isinstance(value, dict) and isinstance(
+            value.get("text"), list
+        ):  # {"text": […], "answer_start": […]}
+            value = [{"text": text} for text in value["text"]]
+        none = any(row.get(name) is True or row.get(name) in ("true", "True", 1) for name in UNANSWERABLE)
+        if none or value == []:
+            if none or self._columns["completion"] == "answers":
+                self.unanswerable += 1
+                return (Message("assistant", self._config.no_answer),)
+            raise BadRow("an answer is blank", f"'{self._columns['completion']}' is an empty list")
+        if isinstance(value, list):
+            self.further_answers += len(value) > 1
+            value = value[0].get("text") if isinstance(value[0], dict) else value[0]
+        text = text_of(value, self._columns["completion"])
+        if not text.strip():
+            raise BadRow("an answer is blank", f"'{self._columns['completion']}'")
+        return (Message("assistant", text),)
+
+    def _labelled(self, row: Json, provenance: Provenance) -> Example:
+        text = text_of(self._cell(row, "text"), self._columns["text"])
+        more = self._optional(row, "context")
+        if not text.strip():
+            raise BadRow("the text is blank", f"'{self._columns['text']}'")
+        value = self._cell(row, "label")
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise BadRow("the label is missing", f"'{self._columns['label']}'")
+        label = (
+            str(value).lower() if isinstance(value, bool) else text_of(value, self._columns["label"]).strip()
+        )
+        named = self._config.labels
+        if named and label not in named and label not in named.values():
+            raise BadRow("the label has no name in data.labels", f"'{label}'")
+        text = f"{text}\n\n{more}" if more.strip() else text
+        return Example("labelled", provenance, text=text, label=named.get(label, label))
+
+    def _text(self, row: Json, provenance: Provenance) -> Example:
+        text = text_of(self._cell(row, "text"), self._columns["text"])
+        if not text.strip():
+            raise BadRow("the text is blank", f"'{self._columns['text']}'")
+        return Example("text", provenance, text=text)
+
+    def _pair(self, row: Json, provenance: Provenance) -> Example:
+        for part in ("chosen", "rejected"):
+            self._cell(row, part)
+        prompt, chosen, rejected, tools = pair(row, self._detection)
+        turns = self._with_system(prompt, row)
+        return Example("pair", provenance, messages=turns, tools=tools, chosen=chosen, rejected=rejected)
+
+
+def _history(value: Any) -> tuple[Message, ...]:  # noqa: ANN401 - any cell
+    """Return Alpaca's ``history``: earlier pairs of question and answer."""
+    if not value:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(one, list) and len(one) == 2 for one in value):
+        raise BadRow("'history' is not a list of [question, answer]", excerpt(value))
+    said = [(text_of(q, "history"), text_of(a, "history")) for q, a in value]
+    return tuple(m for q, a in said for m in (Message("user", q), Message("assistant", a)))
+
+
+def conversation(example: Example, *, labels: list[str], instruction: str, system: str | None) -> Example:
+    """Turn a labelled example into a conversation that asks for the label; leave others as they are.
+
+    Args:
+        example: kind labelled, messages or text.
+        labels: every label there is, for {labels} in the instruction.
+        instruction: how the text is put, with {text} and {labels}.
+        system: a system prompt for a conversation that has none.
+
+    Raises:
+        DataError: the example is a preference pair.
+
+    """
+    if example.kind == "pair":
+        raise DataError(
+            "a preference pair is not a conversation to imitate",
+            where=str(example.provenance),
+            fix="preference data needs preference training (DPO); give other data to fine-tune on",
+        )
+    if example.kind == "text":
+        return example
+    start = (Message("system", system),) if system else ()
+    if example.kind == "messages":
+        if not start or any(turn.role == "system" for turn in example.messages):
+            return example
+        return replace(example, messages=(*start, *example.messages))
+    filled = {"{text}": example.text, "{labels}": ", ".join(labels)}
+    asked = re.sub(r"\{text\}|\{labels\}", lambda match: filled[match[0]], instruction)
+    turns = (*start, Message("user", asked), Message("assistant", example.label))
+    return Example("messages", example.provenance, messages=turns)

@@ -1,0 +1,167 @@
+"""What is kept of every example while reading: its text on disk, and a few numbers to compare it by."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tanzim.core.records import Example
+from tanzim.data.similarity import (
+    HASHES,
+    MinHasher,
+    Words,
+    band_keys,
+    bands_for,
+    compared,
+    digest,
+    shingles,
+)
+from tanzim.data.store import ExampleStore, ExampleWriter, read_batches
+
+_BATCH = 2048  # examples whose signatures are made together
+_BATCH_CHARACTERS = 4 << 20
+
+
+def characters(example: Example) -> int:
+    """Return the length of an example in characters, over all its turns."""
+    turns = (*example.messages, *example.chosen, *example.rejected)
+    return len(example.text) + sum(len(turn.content) for turn in turns)
+
+
+class Spill:
+    """Every kept example in order of reading: N texts on disk, and columns of N numbers in memory.
+
+    Besides 29 bytes an example, nothing grows with the data: signatures (K bytes an example) and
+    band keys (8 B) lie in files, one per band, so that one band at a time is looked at.
+
+    Args:
+        folder: an empty folder for the temporary files.
+        near: the Jaccard similarity that counts as a near duplicate; None if nothing is compared.
+        seed: chooses the hash functions.
+
+    """
+
+    def __init__(self, folder: Path, near: float | None, seed: int) -> None:
+        self._path = folder / "examples.arrow"
+        self._writer = ExampleWriter(self._path)
+        self.group = array("B")
+        self._full, self._prompt = array("Q"), array("Q")
+        self._length, self._label = array("I"), array("i")
+        self._labels: dict[str, int] = {}
+        self._hasher = MinHasher(seed) if near is not None else None
+        self.bands, self.rows_per_band = bands_for(near) if near is not None else (0, 0)
+        self._pending: list[str] = []
+        self._pending_size = 0
+        self._band_paths = [folder / f"band-{band}.u64" for band in range(self.bands)]
+        self._signature_path = folder / "signatures.u8"
+        self._bands: list[IO[bytes]] = [path.open("wb") for path in self._band_paths]
+        self._signatures: IO[bytes] = self._signature_path.open("wb")
+
+    def add(self, example: Example, text: str, group: int) -> None:
+        """Append one example of a group (0: to be split, 1: validation, 2: test)."""
+        provenance = example.provenance
+        self._writer.add(example.kind, text, provenance.source, provenance.row)
+        self.group.append(group)
+        self._length.append(characters(example))
+        label = (
+            self._labels.setdefault(example.label, len(self._labels)) if example.kind == "labelled" else -1
+        )
+        self._label.append(label)
+        if self._hasher is None:
+            return
+        full, prompt = compared(example)
+        self._full.append(digest(full))
+        self._prompt.append(digest(prompt))
+        self._pending.append(full)
+        self._pending_size += len(full)
+        if len(self._pending) >= _BATCH or self._pending_size >= _BATCH_CHARACTERS:
+            self._sign()
+
+    def _sign(self) -> None:
+        if self._hasher is None or not self._pending:
+            return
+        signatures_NK = self._hasher.signatures(self._pending)
+        self._pending, self._pending_size = [], 0
+        self._signatures.write(signatures_NK.astype(np.uint8).tobytes())  # the low 8 bits of each
+        keys_NB = band_keys(signatures_NK, self.bands, self.rows_per_band)
+        for band, file in enumerate(self._bands):
+            file.write(np.ascontiguousarray(keys_NB[:, band]).tobytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._sign()
+        for file in (*self._bands, self._signatures):
+            file.close()
+        self._writer.__exit__(kind, error, trace)
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    @property
+    def full(self) -> Words:
+        """Hash of each example's compared text, [N]."""
+        return np.frombuffer(self._full, np.uint64)
+
+    @property
+    def prompt(self) -> Words:
+        """Hash of each example's prompt, [N]."""
+        return np.frombuffer(self._prompt, np.uint64)
+
+    @property
+    def length(self) -> npt.NDArray[np.uint32]:
+        """Characters of each example, [N]."""
+        return np.frombuffer(self._length, np.uint32)
+
+    @property
+    def label(self) -> npt.NDArray[np.int32]:
+        """Index into `labels` of each example (-1: it has none), [N]."""
+        return np.frombuffer(self._label, np.int32)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, in order of appearance."""
+        return list(self._labels)
+
+    def band(self, band: int) -> Words:
+        """Read the keys of one band, [N]."""
+        return np.fromfile(self._band_paths[band], np.uint64)
+
+    def signatures(self) -> npt.NDArray[np.uint8]:
+        """Map the low bytes of the signatures, [N, K]."""
+        return np.memmap(self._signature_path, np.uint8, "r").reshape(-1, HASHES)
+
+    def reader(self) -> Reader:
+        """Open the examples for reading at random."""
+        return Reader(self._path)
+
+    def batches(self) -> Iterator[Any]:
+        """Yield the examples in order, as record batches of a store."""
+        return read_batches(self._path)
+
+
+class Reader:
+    """Examples of a spill at random places, with the shingles they are compared by."""
+
+    def __init__(self, path: Path) -> None:
+        self._store = ExampleStore(path)
+        self.shingles = lru_cache(maxsize=4096)(self._shingles)
+
+    def example(self, index: int) -> Example:
+        """Read one example."""
+        return self._store[index]
+
+    def _shingles(self, index: int) -> Words:
+        """Return the set of an example's shingles, sorted."""
+        return np.unique(shingles(compared(self._store[index])[0]))

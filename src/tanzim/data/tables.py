@@ -1,0 +1,204 @@
+"""Rows of CSV, TSV and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tanzim.core.errors import DataError
+from tanzim.core.records import Json
+from tanzim.data.encoding import Content, TooLong, is_gzip, lines, read_bytes
+from tanzim.data.json_rows import too_long, undecodable
+from tanzim.data.names import KNOWN_COLUMNS, normal
+from tanzim.data.rows import Rejected, Row, excerpt
+
+_SAMPLE = 200  # lines that decide on separator, quotes and header
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table is written."""
+
+    separator: str
+    quoted: bool
+    header: bool
+
+
+def _stray_quotes(cells: list[str]) -> bool:
+    """Tell whether any cell has a quotation mark that cannot be CSV's own quoting."""
+    for cell in cells:
+        whole = len(cell) >= 2 and cell[0] == cell[-1] == '"'
+        if '"' in cell and not (whole and '"' not in cell[1:-1].replace('""', "")):
+            return True
+    return False
+
+
+def layout_of(content: Content, tabs: bool, header: bool | None) -> Layout:
+    """Find separator, quoting and header from the first lines.
+
+    Args:
+        content: the file.
+        tabs: whether the name says that tabs separate the columns.
+        header: what the config says of the header; None looks at the rows.
+
+    """
+    text = content.head.decode(content.codec, errors="replace").replace("\r\n", "\n")
+    sample = [line for line in text.split("\n")[: _SAMPLE + 1] if line.strip()]
+    if len(sample) > 1 and len(text) < len(content.head):
+        sample = sample[:_SAMPLE]
+    separator = "\t" if tabs else _separator(sample)
+    quoted = True
+    if separator == "\t":
+        cells = [line.split("\t") for line in sample]
+        if len({len(row) for row in cells}) == 1:  # every line is a row: no quoted line ends
+            quotes = any('"' in cell for row in cells for cell in row)
+            quoted = quotes and not any(_stray_quotes(row) for row in cells)
+    rows = list(csv.reader(sample, **_dialect(separator, quoted)))
+    return Layout(separator, quoted, _has_header(rows) if header is None else header)
+
+
+def _dialect(separator: str, quoted: bool) -> Json:
+    return {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
+
+
+def _separator(sample: list[str]) -> str:
+    """Choose the separator that stands in the first line and gives most lines the same width."""
+    best, best_score = ",", 0.0
+    for separator in ",;\t|":
+        widths = [len(row) for row in csv.reader(sample, delimiter=separator)]
+        if widths and widths[0] > 1:
+            score = sum(width == widths[0] for width in widths) / len(widths)
+            if score > best_score:
+                best, best_score = separator, score
+    return best
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Tell column names from a first row of values."""
+    if not rows:
+        return False
+    first, rest = rows[0], rows[1:]
+    named = [cell.strip() for cell in first if cell.strip()]
+    if len({*named}) != len(named) or not named or any(re.fullmatch(r"[-+\d.,/: ]+", n) for n in named):
+        return False
+    if sum(normal(name) in KNOWN_COLUMNS for name in named) * 2 >= len(named):
+        return True
+    if len(rest) < 2:
+        return all(re.fullmatch(r"\w[\w .()-]{0,40}", name) for name in named)
+    for index, cell in enumerate(first):
+        column = [row[index] for row in rest if index < len(row)]
+        if cell in column and len({*column}) < 0.5 * len(column):  # a class, such as ham or spam
+            return False
+    longest = max(
+        range(len(first)), key=lambda i: statistics.fmean(len(row[i]) for row in rest if i < len(row))
+    )
+    typical = statistics.median(len(row[longest]) for row in rest if longest < len(row))
+    return all(len(name) <= 40 for name in named) and len(first[longest]) <= 0.5 * typical
+
+
+def read_table(content: Content, source: str, layout: Layout, limit: int) -> Iterator[Row | Rejected]:
+    """Yield the rows of a CSV or TSV file; the row number leaves the header and blank lines out."""
+    number = 0
+    faults: list[Rejected] = []
+
+    def text_lines() -> Iterator[str]:
+        for line in lines(content.chunks, limit):
+            if isinstance(line, TooLong):
+                faults.append(too_long(source, 0, line, limit))
+                continue
+            try:
+                yield line.decode(content.codec) + "\n"
+            except UnicodeDecodeError as error:
+                faults.append(undecodable(source, 0, line, error))
+
+    csv.field_size_limit(limit)
+    reader = csv.reader(text_lines(), **_dialect(layout.separator, layout.quoted))
+    columns: list[str] | None = None
+    while True:
+        fault: Rejected | None = None
+        cells: list[str] | None = None
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            detail = f"{error} (line {reader.line_num}; is a quotation mark left open?)"
+            fault = Rejected(source, 0, "the row is not valid CSV", detail)
+        for one in [*faults, *([fault] if fault else [])]:
+            number += 1
+            yield Rejected(source, number, one.reason, one.detail, one.content)
+        faults.clear()
+        if fault:
+            continue
+        if cells is None:
+            return
+        if not cells:  # a blank line
+            continue
+        if columns is None:
+            columns = _columns(cells, layout, source)
+            if layout.header:
+                continue
+        number += 1
+        yield _row(source, number, columns, cells)
+
+
+def _columns(cells: list[str], layout: Layout, source: str) -> list[str]:
+    if not layout.header:
+        return [f"column_{index}" for index in range(1, len(cells) + 1)]
+    names = [cell.strip() or f"column_{index}" for index, cell in enumerate(cells, 1)]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise DataError(
+            f"the column name '{min(twice)}' stands twice in the header",
+            where=f"{source}, header",
+            fix="give each column its own name (or set data.header: false)",
+        )
+    return names
+
+
+def _row(source: str, number: int, columns: list[str], cells: list[str]) -> Row | Rejected:
+    extra = cells[len(columns) :]
+    if len(cells) < len(columns) or any(extra):
+        detail = f"{len(cells)} columns instead of {len(columns)}"
+        return Rejected(source, number, "the row has another number of columns", detail, excerpt(cells))
+    return Row(source, number, dict(zip(columns, cells[: len(columns)], strict=True)))
+
+
+def read_parquet(path: Path, source: str) -> Iterator[Row | Rejected]:
+    """Yield the rows of a Parquet file, gzipped or not, a thousand at a time.
+
+    Raises:
+        DataError: the file is not Parquet, damaged, or ends early.
+
+    """
+    number = 0
+    try:
+        with _seekable(path) as stream, pq.ParquetFile(stream) as file:
+            for batch in file.iter_batches(batch_size=1000):
+                for value in batch.to_pylist():
+                    number += 1
+                    yield Row(source, number, value)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the Parquet file is damaged or cut short ({str(error).splitlines()[0]})",
+            where=f"{path}, after row {number}",
+            fix="fetch or write the file again",
+        ) from None
+
+
+def _seekable(path: Path) -> IO[bytes]:
+    """Open a file that is read back and forth, which a gzip stream cannot do well."""
+    if not is_gzip(path):
+        return path.open("rb")
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    for chunk in read_bytes(path):
+        copy.write(chunk)
+    copy.seek(0)
+    return copy
