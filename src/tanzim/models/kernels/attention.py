@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from tanzim.core.errors import ModelError
+from tanzim.models.kernels import matmul
 
 ATTENTION = "tanzim"
 # What flash attention's variable-length kernel computes (FlashAttention-2, arXiv:2307.08691).
@@ -237,6 +238,10 @@ def _capped(
 
 
 def register() -> None:
-    """Make `ATTENTION` known to transformers (calling it again changes nothing)."""
+    """Make `ATTENTION` known to transformers, and the fastest matrix product to torch.
+
+    Calling it again changes nothing.
+    """
+    matmul.register()
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, make_mask)
