@@ -74,6 +74,8 @@ class DataConfig(Section):
     """Columns whose names are not the usual ones."""
     header: bool | None = None
     """Whether a CSV or TSV file starts with column names; unset looks at the file."""
+    documents: Literal["auto", "line", "file"] = "auto"
+    """What one document of a plain-text file is; auto looks at its lines and says why."""
     encoding: str = "auto"
     """Text encoding; auto takes UTF-8 (or UTF-16 with its mark) and refuses others by name."""
     labels: dict[str, str] = Field(default_factory=dict)

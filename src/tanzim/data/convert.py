@@ -64,6 +64,10 @@ class Converter:
                 )
         return self._make(row.value, Provenance(row.source, row.row))
 
+    def context(self, row: Row) -> str:
+        """Return the text that a row shares with others asked about it, such as SQuAD's paragraph."""
+        return self._optional(row.value, "context")
+
     def _cell(self, row: Json, part: str) -> Any:  # noqa: ANN401 - any cell
         name = self._columns[part]
         if name not in row:

@@ -67,6 +67,16 @@ def is_gzip(path: Path) -> bool:
         return stream.read(2) == GZIP
 
 
+def text_size(path: Path) -> int:
+    """Return the bytes of a file once unzipped (of gzip what its trailer says, modulo 4 GB)."""
+    size = path.stat().st_size
+    if not is_gzip(path):
+        return size
+    with path.open("rb") as stream:
+        stream.seek(max(0, size - 4))
+        return int.from_bytes(stream.read(4), "little")
+
+
 def read_bytes(path: Path) -> Iterator[bytes]:
     """Yield a file's bytes in chunks, unzipped if it is gzip.
 

@@ -20,10 +20,11 @@ _MOST_FAULTS = 2000  # rejects before the first good rows, beyond which nothing 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An example, and the text it is stored as."""
+    """An example, the text it is stored as, and the context it may share with others."""
 
     example: Example
     text: str
+    context: str
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Ingest:
                 row.source, row.row, "a value cannot be written as JSON", str(error), excerpt(row.value)
             )
         else:
-            return Item(example, text)
+            return Item(example, text, self.converter.context(row))
         return Rejected(row.source, row.row, reason, "", excerpt(row.value))
 
     def describe(self) -> Json:

@@ -10,35 +10,37 @@ from tanzim.data.encoding import Content, TooLong, lines
 from tanzim.data.json_rows import too_long, undecodable
 from tanzim.data.rows import Rejected, Row
 
-_LONG = 250  # characters: a line this long holds a text of its own
+_LONG = 1000  # characters: a line this long is more than a paragraph
+_MANY = 50  # lines from which a list of sentences is likelier than one text
 _ENDS = '.!?؟…»")]:؛;'
 
 
-def one_per_line(content: Content, size: int, limit: int) -> tuple[bool, str]:
+def one_per_line(content: Content, size: int, limit: int, unit: str) -> tuple[bool, str]:
     """Decide whether each line is a document; return that and why.
 
     Args:
         content: the file.
         size: bytes of the file on disk.
         limit: the most bytes that are read into memory as one document.
+        unit: line or file, as the config has it, or auto.
 
     """
+    if unit != "auto":
+        return unit == "line", f"each {unit} is one text, as data.documents says"
     if size > limit:
         return True, f"each line is one text, as the file is above data.max_line_mb ({limit / 1e6:g} MB)"
     text = content.head.decode(content.codec, errors="replace")
     rows = text.splitlines()[:1000]
     full = [row for row in rows if row.strip()]
-    if len(full) < 2:
-        return False, "the file is one text"
-    if len(full) < 0.98 * len(rows):
+    if not full or len(full) < 0.98 * len(rows):
         return False, "the file is one text, as blank lines part its paragraphs"
     typical = statistics.median(len(row) for row in full)
     ended = sum(row.rstrip()[-1] in _ENDS for row in full) / len(full)
     if typical >= _LONG:
         return True, f"each line is one text, as lines are long (median {typical:.0f} characters)"
-    if ended >= 0.8:
+    if ended >= 0.8 and len(full) >= _MANY:
         return True, f"each line is one text, as {ended:.0%} of the lines end a sentence"
-    return False, "the file is one text, as its lines break inside sentences"
+    return False, "the file is one text, as its lines are parts of it (data.documents: line parts them)"
 
 
 def read_lines(content: Content, source: str, limit: int) -> Iterator[Row | Rejected]:

@@ -105,7 +105,7 @@ def prepare(config: DataConfig, out: Path, *, seed: int, progress: Progress = no
 
     Writes ``train.arrow``, ``validation.arrow``, ``test.arrow`` (see `ExampleStore`),
     ``rejected.jsonl`` (file, row, reason of each row that could not be used) and ``report.json``.
-    Rows are streamed: memory grows by some 50 bytes an example.
+    Rows are streamed: memory grows by some 100 bytes an example.
 
     Args:
         config: where the data is and how it is read and split.
@@ -154,7 +154,7 @@ def _read(config: DataConfig, spill: Spill, rejects: Any, progress: Progress) ->
                 if isinstance(item, Rejected):
                     rejects.write(json.dumps(item.to_json(), ensure_ascii=False) + "\n")
                 else:
-                    spill.add(item.example, item.text, group)
+                    spill.add(item, group)
                 if count % _EVERY == 0:
                     progress(count, None, f"reading {Path(source.name).name}")
                     if count >= _HOPELESS and count % _HOPELESS == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +50,29 @@ class Found:
     skipped: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Meter:
+    """How many rows came out of how many bytes, at the moment the last chunk was asked for."""
+
+    rows: int = 0
+    size: int = 0
+    rows_before: int = 0
+    size_before: int = 0
+
+    def chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass chunks through and count their bytes."""
+        for chunk in chunks:
+            self.rows_before, self.size_before = self.rows, self.size
+            self.size += len(chunk)
+            yield chunk
+
+    def counted(self, rows: Iterator[Row | Rejected]) -> Iterator[Row | Rejected]:
+        """Pass rows through and count them."""
+        for row in rows:
+            self.rows += 1
+            yield row
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A source ready to be read: how it is written, and its rows."""
@@ -58,6 +81,7 @@ class Opened:
     encoding: str
     note: str
     rows: Iterator[Row | Rejected]
+    meter: Meter = field(default_factory=Meter)
 
 
 def find(paths: str | list[str]) -> Found:
@@ -161,6 +185,8 @@ def open_source(source: Source, config: DataConfig) -> Opened:
     if next(read_bytes(path), b"").startswith(b"PAR1") or _suffix(path) in (".parquet", ".pq"):
         return Opened("parquet", "utf-8", "Parquet", read_parquet(path, source.name))
     content = open_content(path, config.encoding)
+    meter = Meter()
+    content = replace(content, chunks=meter.chunks(content.chunks))
     container = _container(path, content)
     rows: Iterator[Row | Rejected]
     if container == "jsonl":
@@ -168,7 +194,7 @@ def open_source(source: Source, config: DataConfig) -> Opened:
     elif container == "json":
         note, rows = "JSON", read_json(content, source.name, path, limit)
     elif container == "text":
-        per_line, note = one_per_line(content, path.stat().st_size, limit)
+        per_line, note = one_per_line(content, path.stat().st_size, limit, config.documents)
         rows = (
             read_lines(content, source.name, limit)
             if per_line
@@ -180,7 +206,7 @@ def open_source(source: Source, config: DataConfig) -> Opened:
         quotes = "" if layout.quoted else ", quotation marks literal"
         note = f"columns separated by {layout.separator!r}, {header}{quotes}"
         rows = read_table(content, source.name, layout, limit)
-    return Opened(container, content.encoding, note, rows)
+    return Opened(container, content.encoding, note, meter.counted(rows), meter)
 
 
 def describe(source: Source, opened: Opened) -> Json:

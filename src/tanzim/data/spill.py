@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tanzim.core.records import Example
+from tanzim.data.ingest import Item
 from tanzim.data.similarity import (
     HASHES,
     MinHasher,
@@ -21,12 +22,14 @@ from tanzim.data.similarity import (
     bands_for,
     compared,
     digest,
+    normalise,
     shingles,
 )
 from tanzim.data.store import ExampleStore, ExampleWriter, read_batches
 
 _BATCH = 2048  # examples whose signatures are made together
 _BATCH_CHARACTERS = 4 << 20
+_CONTEXT = 50  # characters from which a context is more than a word in common
 
 
 def characters(example: Example) -> int:
@@ -38,7 +41,7 @@ def characters(example: Example) -> int:
 class Spill:
     """Every kept example in order of reading: N texts on disk, and columns of N numbers in memory.
 
-    Besides 29 bytes an example, nothing grows with the data: signatures (K bytes an example) and
+    Besides 33 bytes an example, nothing grows with the data: signatures (K bytes an example) and
     band keys (8 B) lie in files, one per band, so that one band at a time is looked at.
 
     Args:
@@ -51,8 +54,8 @@ class Spill:
     def __init__(self, folder: Path, near: float | None, seed: int) -> None:
         self._path = folder / "examples.arrow"
         self._writer = ExampleWriter(self._path)
-        self.group = array("B")
-        self._full, self._prompt = array("Q"), array("Q")
+        self.origin = array("B")
+        self._full, self._prompt, self._kin = array("Q"), array("Q"), array("Q")
         self._length, self._label = array("I"), array("i")
         self._labels: dict[str, int] = {}
         self._hasher = MinHasher(seed) if near is not None else None
@@ -64,11 +67,11 @@ class Spill:
         self._bands: list[IO[bytes]] = [path.open("wb") for path in self._band_paths]
         self._signatures: IO[bytes] = self._signature_path.open("wb")
 
-    def add(self, example: Example, text: str, group: int) -> None:
-        """Append one example of a group (0: to be split, 1: validation, 2: test)."""
-        provenance = example.provenance
-        self._writer.add(example.kind, text, provenance.source, provenance.row)
-        self.group.append(group)
+    def add(self, item: Item, origin: int) -> None:
+        """Append one example of an origin (0: to be split, 1: validation, 2: test)."""
+        example, provenance = item.example, item.example.provenance
+        self._writer.add(example.kind, item.text, provenance.source, provenance.row)
+        self.origin.append(origin)
         self._length.append(characters(example))
         label = (
             self._labels.setdefault(example.label, len(self._labels)) if example.kind == "labelled" else -1
@@ -79,6 +82,9 @@ class Spill:
         full, prompt = compared(example)
         self._full.append(digest(full))
         self._prompt.append(digest(prompt))
+        self._kin.append(
+            digest(normalise(item.context)) if len(item.context) >= _CONTEXT else self._prompt[-1]
+        )
         self._pending.append(full)
         self._pending_size += len(full)
         if len(self._pending) >= _BATCH or self._pending_size >= _BATCH_CHARACTERS:
@@ -107,7 +113,7 @@ class Spill:
         self._writer.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
-        return len(self.group)
+        return len(self.origin)
 
     @property
     def full(self) -> Words:
@@ -118,6 +124,11 @@ class Spill:
     def prompt(self) -> Words:
         """Hash of each example's prompt, [N]."""
         return np.frombuffer(self._prompt, np.uint64)
+
+    @property
+    def kin(self) -> Words:
+        """What makes examples kin, to be drawn into one split: the same context or prompt, [N]."""
+        return np.frombuffer(self._kin, np.uint64)
 
     @property
     def length(self) -> npt.NDArray[np.uint32]:

@@ -12,6 +12,7 @@ from tanzim.core.records import Json, Progress
 from tanzim.core.seeds import derive
 from tanzim.data.config import DataConfig
 from tanzim.data.leakage import Indices, find_leaks, same_prompts, shown
+from tanzim.data.similarity import Words
 from tanzim.data.spill import Spill
 
 TRAIN, VALIDATION, TEST, LEAKED, UNUSED = range(5)
@@ -50,7 +51,8 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
     """Draw the splits, keep duplicates from standing on both sides, and sample down.
 
     Files of their own stay what they are. Otherwise a seeded permutation gives the first examples
-    to the test set, the next to validation and the rest to training.
+    to the test set, the next to validation and the rest to training; examples with the same prompt
+    or the same context stay together, so that few have to be dropped as duplicates.
 
     Args:
         spill: all examples.
@@ -62,13 +64,16 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
         DataError: leakage under ``split.leakage: error``, or nothing is left to train on.
 
     """
-    group = np.frombuffer(spill.group, np.uint8)
-    place = group.copy()
-    drawn = np.random.default_rng(derive(seed, "data", "split")).permutation(np.flatnonzero(group == TRAIN))
-    test = 0 if config.test_path else _share(len(drawn), config.split.test)
-    validation = 0 if config.validation_path else _share(len(drawn) - test, config.split.validation)
-    place[drawn[:test]] = TEST
-    place[drawn[test : test + validation]] = VALIDATION
+    place = np.frombuffer(spill.origin, np.uint8).copy()
+    rows = np.flatnonzero(place == TRAIN)
+    test = 0 if config.test_path else _share(len(rows), config.split.test)
+    validation = 0 if config.validation_path else _share(len(rows), config.split.validation)
+    if test + validation:
+        drawn, ends = _draw(spill.kin[rows], derive(seed, "data", "split"))
+        test = _whole(ends, test)
+        validation = _whole(ends, test + validation) - test if validation else 0
+        place[rows[drawn[:test]]] = TEST
+        place[rows[drawn[test : test + validation]]] = VALIDATION
     unused = {"test": _sample(place, TEST, config.max_test, derive(seed, "data", "max_test"))}
     leakage = _free(spill, place, config, progress) if compares(config) else {"mode": "one split"}
     if not (place == TRAIN).any():
@@ -80,6 +85,34 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
         )
     unused["train"] = _sample(place, TRAIN, config.max_train, derive(seed, "data", "max_train"))
     return Division(place, leakage, unused)
+
+
+def _draw(kin: Words, seed: int) -> tuple[Indices, Indices]:
+    """Permute rows with kin side by side.
+
+    A kind of row that is more than one in fifty is no kinship (one question asked of all, say):
+    its rows are drawn one by one.
+
+    Args:
+        kin: equal values for rows that belong together, [N].
+        seed: chooses the permutation.
+
+    Returns:
+        The permutation, [N], and the positions at which it may be cut, [G + 1].
+
+    """
+    rng = np.random.default_rng(seed)
+    _, kind, counts = np.unique(kin, return_inverse=True, return_counts=True)
+    alone = counts[kind] > max(2, len(kin) // 50)
+    kind[alone] = len(counts) + np.arange(int(alone.sum()))
+    drawn = np.argsort(rng.permutation(len(counts) + int(alone.sum()))[kind], kind="stable")
+    ends = np.flatnonzero(np.diff(kind[drawn], prepend=-1, append=-1))
+    return drawn, ends
+
+
+def _whole(ends: Indices, wanted: int) -> int:
+    """Return the first allowed cut that gives at least ``wanted`` rows."""
+    return int(ends[np.searchsorted(ends, wanted)])
 
 
 def _sample(place: npt.NDArray[np.uint8], split: int, most: int | None, seed: int) -> int:

@@ -193,6 +193,12 @@ def read_parquet(path: Path, source: str) -> Iterator[Row | Rejected]:
         ) from None
 
 
+def parquet_rows(path: Path) -> int:
+    """Return the number of rows that a Parquet file says it has."""
+    with _seekable(path) as stream, pq.ParquetFile(stream) as file:
+        return int(file.metadata.num_rows)
+
+
 def _seekable(path: Path) -> IO[bytes]:
     """Open a file that is read back and forth, which a gzip stream cannot do well."""
     if not is_gzip(path):
