@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +25,13 @@ from tanzim.core.records import Progress
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.doctor import Finding
 from tanzim.pipeline.workspace import load_config
+
+if TYPE_CHECKING:
+    from tanzim.data.inspect import Inspection
+    from tanzim.evaluate.report import EvalReport
+    from tanzim.pipeline.export import Exported
+    from tanzim.pipeline.finetune import Finetuned
+    from tanzim.pipeline.run import Ran
 
 console = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -106,3 +115,65 @@ def findings(found: Sequence[Finding]) -> None:
         if finding.fix:
             table.add_row("", "[dim]fix[/]", f"[cyan]{escape(finding.fix)}[/]")
     console.print(table)
+
+
+def inspection(found: Inspection) -> None:
+    """Print what a data file holds, with a few of its rows."""
+    from tanzim.pipeline.init import summary
+
+    for line in summary(found):
+        console.print(f"[dim]·[/] {escape(line)}")
+    table = Table(title="first rows", title_justify="left", show_lines=True)
+    table.add_column("from", style="dim", no_wrap=True)
+    table.add_column("row")
+    for sample in found.samples[:3]:
+        source = sample.pop("provenance", {})
+        text = json.dumps(sample, ensure_ascii=False)
+        table.add_row(f"row {source.get('row', '?')}", escape(text[:400] + ("…" if len(text) > 400 else "")))
+    console.print(table)
+
+
+def trained(result: Finetuned) -> None:
+    """Print what a training came to."""
+    facts = result.result
+    if facts.get("loss") is not None:
+        best = ""
+        if facts["best_loss"] is not None:
+            best = f", best validation loss {facts['best_loss']:.4f} at step {facts['best_step']}"
+        console.print(
+            f"{facts['step']} steps, last loss {facts['loss']:.4f}{best}, "
+            f"{facts['tokens_per_s']:.0f} tokens/s, peak memory {facts['peak_memory'] / 2**30:.2f} GiB"
+        )
+    done(f"trained: {result.output}", "tanzim evaluate")
+
+
+def evaluation(report: EvalReport) -> None:
+    """Print the table "base vs tuned"."""
+    from tanzim.evaluate.report import table_rows
+
+    header, *rows = table_rows(report)
+    table = Table(title=f"{report.items} held-out items, 95 % intervals", title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(escape(name), justify="left" if number in (0, len(header) - 1) else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def ran(result: Ran) -> None:
+    """Print the end of a whole run: the table, one answer, and where everything is."""
+    trained(result.trained)
+    evaluation(result.evaluation)
+    if result.question:
+        console.print(f"[bold cyan]asked[/]    {escape(result.question)}")
+        console.print(f"[bold green]answered[/] {escape(result.answer)}")
+    console.print(f"adapter  {escape(str(result.trained.output))}")
+    console.print(f"report   {escape(str(result.report))}")
+    console.print(f"  next: [bold]tanzim chat {escape(str(result.trained.folder.path))}[/]")
+
+
+def exported(result: Exported) -> None:
+    """Print where an export is, and how far it is from what was trained."""
+    for line in result.proof:
+        console.print(f"[dim]·[/] {escape(line)}")
+    done(f"exported: {result.path}")

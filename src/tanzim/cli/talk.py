@@ -7,14 +7,14 @@ import sys
 from rich.markup import escape
 
 from tanzim.cli.show import RichReporter, console
-from tanzim.core.records import Message
+from tanzim.pipeline.chat import Conversation
+from tanzim.pipeline.opened import open_models
 
 
 def talk(model: str, *, message: str | None, system: str | None) -> None:
     """Ask ``message`` once, or talk until /exit or Ctrl-D (/clear forgets what was said)."""
-    from tanzim.pipeline.chat import Conversation
-
-    conversation = Conversation.open(model, system=system, reporter=RichReporter())
+    opened = open_models([model] if model else [], reporter=RichReporter())
+    conversation = Conversation(opened, system=system)
     if message is not None:
         _answer(conversation, message)
         return
@@ -32,11 +32,8 @@ def talk(model: str, *, message: str | None, system: str | None) -> None:
             _answer(conversation, said)
 
 
-def _answer(conversation: object, said: str) -> None:
+def _answer(conversation: Conversation, said: str) -> None:
     """Print the answer piece by piece; Ctrl-C stops this answer alone."""
-    from tanzim.pipeline.chat import Conversation
-
-    assert isinstance(conversation, Conversation)
     try:
         for piece in conversation.ask(said):
             sys.stdout.write(piece)
@@ -44,6 +41,3 @@ def _answer(conversation: object, said: str) -> None:
     except KeyboardInterrupt:
         console.print(" [dim](stopped)[/]", end="")
     sys.stdout.write("\n")
-
-
-__all__ = ["Message", "talk"]

@@ -16,7 +16,7 @@ from tanzim.train.config import TrainConfig
 class Config(Section):
     """A project: a section per stage."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     """Name of the run; its folder is runs_dir/name."""
     runs_dir: str = "runs"
     """Folder of all runs."""

@@ -35,18 +35,42 @@ def init(
     if output.exists() and not force:
         raise ConfigError("the config exists already", where=str(output), fix="--force replaces it")
     found = inspect(file, DataConfig(path=file))
-    for line in found.summary():
+    for line in summary(found):
         reporter.say(line)
     write_text(output, render(file, found))
     return output
 
 
+def summary(found: Inspection) -> list[str]:
+    """Say what was found, a line each: shape, size, length, scripts, what is wrong, what would help."""
+    rows = f"{found.rows:,}" if found.complete else f"about {found.rows:,} (looked at {found.rows_seen:,})"
+    lengths = found.lengths
+    shares = sorted(found.scripts.items(), key=lambda item: -item[1])
+    scripts = ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.005)
+    lines = [
+        f"format: {found.format}. {found.reason}",
+        f"rows: {rows}; characters: median {lengths['median']:,.0f}, longest {lengths['max']:,}",
+        f"letters: {scripts or 'none'}",
+    ]
+    if found.zwnj:
+        lines.append(f"half-spaces (ZWNJ) in {found.zwnj:.0%} of the rows")
+    if found.labels:
+        lines.append("labels: " + ", ".join(f"{name} × {count:,}" for name, count in found.labels.items()))
+    if found.rejected:
+        lines.append("cannot be used: " + "; ".join(f"{n:,} × {why}" for why, n in found.rejected.items()))
+    lines += [f"problem: {text}" for text in found.problems]
+    return lines + [f"advice: {text}" for text in found.advice]
+
+
 def render(file: str, found: Inspection) -> str:
     """Return the text of a commented config for ``found``, only the keys a newcomer would change."""
     defaults = Config()
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(file.removeprefix("hf:")).name.split(".")[0]).strip("-.")
-    name = re.sub(r"^[^A-Za-z0-9]+", "", stem) or "run"
-    why = "\n".join(f"# {line}" for line in found.summary())
+    stem = Path(file.removeprefix("hf:")).name.partition(".")[0]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "run"
+    why = "\n".join(f"# {line}" for line in summary(found))
+    numbers = [name for name in found.labels if name.lstrip("-").isdigit()]
+    pairs = ", ".join(f'"{name}": "name of {name}"' for name in numbers)
+    labels = f"  # labels: {{{pairs}}}   # words are easier for a language model\n" if numbers else ""
     train, model, split = defaults.train, defaults.model, defaults.data.split
     return f"""\
 # Written by `tanzim init`. Every key: `tanzim schema`. Any key can be overridden: tanzim run train.epochs=2
@@ -58,8 +82,8 @@ seed: {defaults.seed}
 
 data:
   path: {json.dumps(file, ensure_ascii=False)}
-  format: {found.format}       # auto looks again
-  split:
+  format: {"auto" if found.format == "mixed" else found.format}       # auto looks again
+{labels}  split:
     validation: {split.validation}    # share watched during training
     test: {split.test}          # share measured before and after
     leakage: repair     # duplicates across splits: repair | error | allow

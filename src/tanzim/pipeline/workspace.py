@@ -21,7 +21,13 @@ from tanzim.pipeline.config import Config
 
 # What makes a run the run it is; evaluation, export and serving may change afterwards.
 _FIXED = ("seed", "data", "model", "train")
-_FREE = ("train.epochs", "train.max_steps", "train.patience", "train.trackers", "train.keep_checkpoints")
+_FREE = (
+    "train.trackers",
+    "train.keep_checkpoints",
+    "train.save_steps",
+    "train.tokens_per_pass",
+    "train.gradient_checkpointing",
+)
 _PACKAGES = ("tanzim", "torch", "transformers", "peft", "tokenizers", "safetensors", "pyarrow", "numpy")
 
 

@@ -1,0 +1,100 @@
+"""Stage 5 of a run: base and tuned model on the same held-out items, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tanzim.core.errors import RunError
+from tanzim.core.files import sha256
+from tanzim.core.progress import Reporter
+from tanzim.core.run import RunFolder
+from tanzim.data.store import ExampleStore
+from tanzim.evaluate.answers import HeldoutLoss, System
+from tanzim.evaluate.measure import evaluate as measure
+from tanzim.evaluate.report import EvalReport
+from tanzim.infer.engine import Engine
+from tanzim.pipeline.config import Config
+from tanzim.pipeline.opened import Opened, open_base
+from tanzim.pipeline.prepare import prepare_data
+from tanzim.pipeline.report import write_report
+from tanzim.pipeline.tokens import conversations
+from tanzim.pipeline.workspace import open_run
+from tanzim.train.heldout import heldout_loss
+from tanzim.train.tokens import TokenStore
+
+_QUIET = Reporter()
+
+
+def evaluate(config: Config, *, reporter: Reporter = _QUIET) -> EvalReport:
+    """Measure the base and the tuned model on the test set, and write the run's report page.
+
+    Args:
+        config: the project; its run must be trained.
+        reporter: takes the progress.
+
+    Raises:
+        RunError: the run is not trained yet.
+        DataError: another system's answers do not fit the test set.
+
+    """
+    folder = trained_run(config)
+    manifest = folder.read_manifest()
+    data = prepare_data(config, reporter=reporter)
+    examples = list(conversations(ExampleStore(folder.data / "test.arrow"), config.data, list(data.labels)))
+    systems, opened = _systems(config, folder, reporter)
+    with reporter.task("evaluating") as progress:
+        report = measure(
+            examples,
+            systems,
+            renderer=opened.renderer,
+            config=config.evaluate,
+            out=folder.evaluation,
+            seed=config.seed,
+            labels=list(data.labels),
+            progress=progress,
+        )
+    folder.write_manifest(replace(manifest, status="evaluated"))
+    write_report(folder)
+    return report
+
+
+def trained_run(config: Config) -> RunFolder:
+    """Return the run directory of ``config``.
+
+    Raises:
+        RunError: it holds no trained model.
+
+    """
+    folder = RunFolder(Path(config.runs_dir) / config.name)
+    if not (folder.adapter.is_dir() or folder.model.is_dir()):
+        raise RunError(
+            f"the run '{config.name}' is not trained yet", where=str(folder.path), fix="tanzim train"
+        )
+    return open_run(config)
+
+
+def _systems(config: Config, folder: RunFolder, reporter: Reporter) -> tuple[list[System], Opened]:
+    """Load base and tuned model; a tuned adapter shares the base's weights, a tuned model has its own."""
+    opened = open_base(config.model, reporter=reporter)
+    tokens = TokenStore(folder.tokens / "test.arrow")
+    hash_ = opened.base.hash
+    base = System("base", opened.engine, None, hash_, _loss(opened.engine, tokens, config))
+    if folder.adapter.is_dir():
+        opened.engine.add_adapter(config.name, folder.adapter)
+        fingerprint = f"{hash_}/{sha256(folder.adapter / 'adapter_model.safetensors')}"
+        loss = _loss(opened.engine, tokens, config)
+        return [base, System("tuned", opened.engine, config.name, fingerprint, loss)], opened
+    whole = open_base(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
+    tuned = System("tuned", whole.engine, None, whole.base.hash, _loss(whole.engine, tokens, config))
+    return [base, tuned], opened
+
+
+def _loss(engine: Engine, tokens: TokenStore, config: Config) -> HeldoutLoss:
+    """Return the function that measures the loss of the test set under an adapter."""
+
+    def measure_loss(adapter: str | None) -> tuple[float, int]:
+        with engine.lend(adapter) as model:
+            return heldout_loss(model, tokens, config.train.tokens_per_pass)
+
+    return measure_loss

@@ -1,0 +1,191 @@
+"""Stages 2 to 4 of a run, top to bottom: data, tokens, plan, weights, training, a proven adapter.
+
+Left out here: how each is done (their rooms), and the evaluation (`evaluate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from tanzim.adapters.config import LoraConfig
+from tanzim.adapters.fast import accelerate
+from tanzim.adapters.lora import attach
+from tanzim.adapters.store import save_adapter, save_model
+from tanzim.core.progress import Reporter
+from tanzim.core.records import Json, Progress
+from tanzim.core.run import RunFolder, RunManifest
+from tanzim.data.prepare import DataReport
+from tanzim.models.load import load_model, pick_device, pick_dtype
+from tanzim.models.resolve import Base
+from tanzim.pipeline.config import Config
+from tanzim.pipeline.plan import plan_run, write_measured
+from tanzim.pipeline.prepare import prepare_data
+from tanzim.pipeline.proof import finish_adapter
+from tanzim.pipeline.tokens import Ready, SplitTokens, ready, tokenise
+from tanzim.pipeline.workspace import open_run
+from tanzim.train.engine import TrainResult, train
+from tanzim.train.tokens import TokenStore
+
+_QUIET = Reporter()
+
+
+@dataclass(frozen=True, slots=True)
+class Finetuned:
+    """A finished training.
+
+    Args:
+        folder: the run directory.
+        output: the adapter, or the model after full fine-tuning.
+        result: steps, losses, tokens, seconds, peak memory.
+
+    """
+
+    folder: RunFolder
+    output: Path
+    result: Json
+
+
+def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter = _QUIET) -> Finetuned:
+    """Fine-tune as ``config`` says; go on where an interrupted run stopped.
+
+    Args:
+        config: the project.
+        overwrite: delete an existing run of that name first.
+        reporter: takes every automatic choice, and the progress.
+
+    Raises:
+        DataError: the data cannot be used.
+        RenderError: a sample has no trained token, or an untrained end.
+        PlanError: the job cannot fit this machine; the message names a change that would make it fit.
+        TrainError: the run had to stop; its checkpoints stay.
+        DriftError: the saved adapter does not behave as what was trained.
+
+    """
+    report = prepare_data(config, overwrite=overwrite, reporter=reporter)
+    folder = open_run(config)
+    manifest = folder.read_manifest()
+    if manifest.status in ("trained", "evaluated"):
+        reporter.say(f"'{config.name}' is trained already")
+        return Finetuned(folder, _output(config, folder), manifest.result)
+    setup = ready(config.model, reporter)
+    splits = tokenise(config, folder, setup, list(report.labels), reporter)
+    plan = plan_run(config, folder, setup.base, reporter)
+    manifest = _describe(manifest, config, setup, report, splits)
+    folder.write_manifest(replace(manifest, environment=manifest.environment | {"choices": reporter.choices}))
+
+    model, save = _model(config, setup.base, reporter)
+    validation = TokenStore(folder.tokens / "validation.arrow")
+    with reporter.task("training") as progress:
+        result = train(
+            model,
+            TokenStore(folder.tokens / "train.arrow"),
+            validation if len(validation) else None,
+            config.train,
+            folder,
+            seed=config.seed,
+            save=save,
+            base_hash=setup.base.hash,
+            on_line=_show(progress, reporter),
+        )
+    write_measured(folder, plan, result)
+    manifest = replace(
+        manifest,
+        result=_plain(asdict(result)),
+        environment=manifest.environment | {"choices": reporter.choices},
+    )
+    if isinstance(model, PeftModel):
+        finish_adapter(config, folder, setup, model, manifest, reporter)
+    else:
+        setup.tokenizer.save_pretrained(folder.model)
+    folder.write_manifest(replace(manifest, status="trained"))
+    return Finetuned(folder, result.output, manifest.result)
+
+
+def _model(config: Config, base: Base, reporter: Reporter) -> tuple[torch.nn.Module, Callable[[Path], None]]:
+    """Load the base, attach what is trained, and return it with the function that saves it."""
+    device = pick_device(config.model)
+    dtype = pick_dtype(config.model, device)
+    if config.model.device == "auto":
+        reporter.choose(
+            "model.device", device, "a CUDA device is there" if device.type == "cuda" else "no GPU found"
+        )
+    if config.model.dtype == "auto":
+        reporter.choose(
+            "model.dtype", str(dtype).removeprefix("torch."), f"what {device.type} computes fastest"
+        )
+    model = load_model(base, dtype=dtype, device=device)
+    adapter = config.train.adapter
+    if not isinstance(adapter, LoraConfig):
+        return model, lambda path: save_model(model, path, base_hash=base.hash, base_name=base.name)
+    adapted = attach(model, adapter, seed=config.seed)
+    for note in accelerate(adapted):
+        reporter.say(note)
+    count = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in adapted.parameters())
+    reporter.say(f"training {count:,} of {total:,} parameters ({count / total:.2%})")
+    return adapted, lambda path: save_adapter(adapted, path, base_hash=base.hash, base_name=base.name)
+
+
+def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:
+    """Turn lines of ``metrics.jsonl`` into progress: step, loss, tokens per second, validation loss."""
+    latest: dict[str, str] = {}
+
+    def on_line(line: Json) -> None:
+        if line["kind"] == "event":
+            reporter.say(line["text"])
+            return
+        if line["kind"] == "eval":
+            latest["eval"] = f" · validation {line['loss']:.3f}"
+            return
+        note = f"loss {line['loss']:.3f}{latest.get('eval', '')} · {line['tokens_per_s']:.0f} tokens/s"
+        progress(line["step"], line["steps"], note)
+
+    return on_line
+
+
+def _describe(
+    manifest: RunManifest, config: Config, setup: Ready, report: DataReport, splits: dict[str, SplitTokens]
+) -> RunManifest:
+    base = setup.base
+    counts = {
+        name: {k: v for k, v in asdict(split).items() if k != "histogram"} for name, split in splits.items()
+    }
+    return replace(
+        manifest,
+        seed=config.seed,
+        base={"name": base.name, "source": base.source, "hash": base.hash, "license": base.license},
+        data={
+            "format": report.format,
+            "fingerprints": report.fingerprints,
+            "rejected": report.rejected,
+            "overlong": config.model.overlong,
+            "splits": counts,
+        },
+        template=setup.renderer.template,
+    )
+
+
+def _output(config: Config, folder: RunFolder) -> Path:
+    return folder.adapter if config.train.adapter.type == "lora" else folder.model
+
+
+def _plain(value: dict[str, Any]) -> Json:
+    """Return ``value`` as JSON holds it: paths as names, no infinities."""
+    return {
+        key: item.name
+        if isinstance(item, Path)
+        else None
+        if isinstance(item, float) and not math.isfinite(item)
+        else item
+        for key, item in value.items()
+    }
+
+
+__all__ = ["Finetuned", "TrainResult", "finetune"]

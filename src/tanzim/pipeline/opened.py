@@ -1,0 +1,125 @@
+"""Open a base model with its adapters for generation: one way for chat, evaluation, export and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tanzim.core.errors import ModelError, RunError
+from tanzim.core.files import read_json
+from tanzim.core.progress import Reporter
+from tanzim.core.run import RunFolder
+from tanzim.infer.engine import Engine
+from tanzim.models.config import ModelConfig
+from tanzim.models.load import load_model, load_tokenizer, pick_device, pick_dtype
+from tanzim.models.render import Renderer
+from tanzim.models.resolve import Base, resolve
+from tanzim.pipeline.workspace import find_run
+
+_QUIET = Reporter()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model ready to answer.
+
+    Args:
+        base: the base weights.
+        renderer: conversation → tokens.
+        engine: tokens → tokens; knows the adapters by name.
+        name: what to ask for by default: the last adapter, else the base.
+        adapter: the adapter behind ``name``; None for the base itself.
+    """
+
+    base: Base
+    renderer: Renderer
+    engine: Engine
+    name: str
+    adapter: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a name on the command line stands for."""
+
+    model: ModelConfig
+    adapter: tuple[str, Path] | None = None
+
+
+def open_models(names: Sequence[str] = (), *, reporter: Reporter = _QUIET) -> Opened:
+    """Load the base that ``names`` share, and every adapter among them.
+
+    Args:
+        names: run folders, adapter folders, or one model name (alias, hub id, folder, GGUF file);
+            none takes the newest run here, else the embedded default.
+        reporter: takes what was chosen.
+
+    Raises:
+        RunError: a run has no trained model yet.
+        ModelError: the names need different bases.
+    """
+    if not names:
+        names = [_newest(reporter)]
+    wanted = [_wanted(name) for name in names]
+    models = {(w.model.name, w.model.revision) for w in wanted}
+    if len(models) > 1:
+        raise ModelError(
+            "these need different base models: "
+            + ", ".join(name for name, _ in sorted(map(str_pair, models))),
+            where=", ".join(names),
+            fix="open them one at a time",
+        )
+    opened = open_base(wanted[0].model, reporter=reporter)
+    adapters = [w.adapter for w in wanted if w.adapter]
+    for name, folder in adapters:
+        opened.engine.add_adapter(name, folder)
+    last = adapters[-1][0] if adapters else None
+    return Opened(opened.base, opened.renderer, opened.engine, last or opened.name, last)
+
+
+def str_pair(pair: tuple[str, str | None]) -> tuple[str, str]:
+    """Return a (name, revision) pair that sorts."""
+    return pair[0], pair[1] or ""
+
+
+def open_base(config: ModelConfig, *, reporter: Reporter = _QUIET) -> Opened:
+    """Load the base model of ``config`` alone."""
+    base = resolve(config)
+    device = pick_device(config)
+    dtype = pick_dtype(config, device)
+    tokenizer = load_tokenizer(base)
+    renderer = Renderer(tokenizer, train_on=config.train_on, thinking=config.thinking)
+    model = load_model(base, dtype=dtype, device=device)
+    engine = Engine(model, tokenizer, stop_ids=renderer.stop_ids, base_hash=base.hash)
+    if config.device == "auto":
+        reporter.choose(
+            "model.device", device, "a CUDA device is there" if device.type == "cuda" else "no CUDA device"
+        )
+    return Opened(base, renderer, engine, base.name, None)
+
+
+def _newest(reporter: Reporter) -> str:
+    runs = [p.parent for p in Path("runs").glob("*/manifest.json") if RunFolder(p.parent).adapter.is_dir()]
+    if not runs:
+        return ModelConfig().name
+    newest = max(runs, key=lambda path: (path / "manifest.json").stat().st_mtime)
+    reporter.say(f"taking the newest run: {newest}")
+    return str(newest)
+
+
+def _wanted(name: str) -> _Wanted:
+    path = Path(name)
+    if (path / "manifest.json").is_file():
+        folder, config = find_run(path)
+        if folder.adapter.is_dir():
+            return _Wanted(config.model, (config.name, folder.adapter))
+        if folder.model.is_dir():
+            return _Wanted(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
+        raise RunError("this run has no trained model yet", where=str(path), fix="tanzim train finishes it")
+    if (path / "adapter_config.json").is_file():
+        base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+        if not base:
+            raise ModelError("this adapter does not name its base model", where=str(path))
+        return _Wanted(ModelConfig(name=base), (path.resolve().name.replace(".", "-"), path))
+    return _Wanted(ModelConfig(name=name))

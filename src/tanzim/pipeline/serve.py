@@ -1,0 +1,35 @@
+"""``tanzim serve``: base and adapters behind the OpenAI API, on this machine only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tanzim.core.progress import Reporter
+from tanzim.pipeline.opened import open_models
+from tanzim.pipeline.workspace import load_config
+from tanzim.serve.app import create_app
+from tanzim.serve.server import run_server
+
+_QUIET = Reporter()
+
+
+def serve(models: Sequence[str] = (), *, overrides: Sequence[str] = (), reporter: Reporter = _QUIET) -> None:
+    """Serve models until interrupted: the base under its name, each run's adapter under the run's.
+
+    Args:
+        models: run folders or adapter folders on one base, or one model name; none takes the newest run.
+        overrides: config overrides such as ``serve.port=8001``.
+        reporter: takes the address, and what was chosen.
+
+    Raises:
+        ConfigError: the host is not loopback, or the port is taken.
+        ModelError: the models need different bases.
+
+    """
+    config = load_config(None, overrides).serve
+    opened = open_models(models, reporter=reporter)
+    names: dict[str, str | None] = {opened.base.name: None}
+    names |= {name: name for name in opened.engine.adapters}
+    reporter.say(f"models: {', '.join(names)}")
+    app = create_app(opened.engine, opened.renderer, config, names)
+    run_server(app, config.host, config.port, announce=reporter.say)

@@ -1,0 +1,177 @@
+"""From examples to tokens: the model's tokenizer and renderer, and the tokenised splits of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from tanzim.core.errors import DataError
+from tanzim.core.files import read_json, write_json
+from tanzim.core.progress import Reporter
+from tanzim.core.records import Example, Json, Progress, Rendered
+from tanzim.core.run import RunFolder
+from tanzim.data.config import DataConfig
+from tanzim.data.convert import conversation
+from tanzim.data.store import ExampleStore
+from tanzim.models.config import ModelConfig
+from tanzim.models.load import load_tokenizer
+from tanzim.models.render import Renderer, fit
+from tanzim.models.resolve import Base, resolve
+from tanzim.pipeline.config import Config
+from tanzim.train.tokens import write_tokens
+
+SPLITS = ("train", "validation", "test")
+_TOGETHER = 256  # conversations tokenised in one call
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A base model's tokenizer side: enough to render, without its weights in memory."""
+
+    base: Base
+    tokenizer: Any
+    renderer: Renderer
+
+
+def ready(config: ModelConfig, reporter: Reporter) -> Ready:
+    """Find the base model of ``config`` and make its renderer.
+
+    Raises:
+        ModelError: the model cannot be found or used.
+        RenderError: its chat template fails the self-test.
+
+    """
+    with reporter.task("finding the model") as progress:
+        base = resolve(config, progress=progress)
+    tokenizer = load_tokenizer(base)
+    return Ready(base, tokenizer, Renderer(tokenizer, train_on=config.train_on, thinking=config.thinking))
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTokens:
+    """One split as tokens.
+
+    Args:
+        examples: conversations kept.
+        tokens: their tokens; ``trained_tokens`` of them have a loss weight.
+        longest: length of the longest conversation before anything was cut, in tokens.
+        dropped: overlong conversations left out.
+        truncated: overlong conversations cut at ``max_length``.
+        histogram: {"edges": n + 1 lengths in tokens, "counts": n}, before anything was cut.
+
+    """
+
+    examples: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+    dropped: int
+    truncated: int
+    histogram: Json
+
+
+def conversations(
+    examples: Iterable[Example], config: DataConfig, labels: Sequence[str]
+) -> Iterator[Example]:
+    """Yield each example as the conversation the model sees; a labelled text becomes question and label."""
+    for example in examples:
+        yield conversation(example, labels=list(labels), instruction=config.instruction, system=config.system)
+
+
+def tokenise(
+    config: Config, folder: RunFolder, setup: Ready, labels: Sequence[str], reporter: Reporter
+) -> dict[str, SplitTokens]:
+    """Write the tokens of every split into the run directory (once), and count what was overlong.
+
+    Raises:
+        DataError: conversations are longer than ``model.max_length`` and the policy is error.
+        RenderError: a sample has no trained token, or an untrained end.
+
+    """
+    done = folder.tokens / "report.json"
+    if done.is_file():
+        return {name: SplitTokens(**split) for name, split in read_json(done)["splits"].items()}
+    splits = {}
+    for name in SPLITS:
+        store = ExampleStore(folder.data / f"{name}.arrow")
+        with reporter.task(f"tokenising {name}") as progress:
+            counter = _Counter(config.model)
+            examples = conversations(store, config.data, labels)
+            rendered = _rendered(examples, setup.renderer, counter, progress, len(store))
+            write_tokens(folder.tokens / f"{name}.arrow", rendered)
+        counter.check(name)
+        splits[name] = counter.result()
+    report = {"max_length": config.model.max_length, "overlong": config.model.overlong}
+    write_json(done, report | {"splits": {name: asdict(split) for name, split in splits.items()}})
+    return splits
+
+
+def _rendered(
+    examples: Iterator[Example], renderer: Renderer, counter: _Counter, progress: Progress, total: int
+) -> Iterator[Rendered]:
+    while batch := list(islice(examples, _TOGETHER)):
+        for one in renderer.render_many(batch):
+            kept = counter.add(one)
+            if kept is not None:
+                yield kept
+        progress(len(counter.lengths), total, "conversations")
+
+
+class _Counter:
+    """Applies the overlong policy and counts."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.lengths: list[int] = []
+        self.examples = self.tokens = self.trained = self.dropped = self.truncated = self.overlong = 0
+        self.first = ""
+
+    def add(self, one: Rendered) -> Rendered | None:
+        self.lengths.append(len(one.ids))
+        if len(one.ids) > self.config.max_length:
+            self.overlong += 1
+            self.first = self.first or str(one.provenance)
+            if self.config.overlong == "error":
+                return None
+            kept = fit(one, self.config.max_length, self.config.overlong)
+            self.dropped += kept is None
+            self.truncated += kept is not None
+        else:
+            kept = one
+        if kept is not None:
+            self.examples += 1
+            self.tokens += len(kept.ids)
+            self.trained += sum(1 for weight in kept.weights if weight)
+        return kept
+
+    def check(self, split: str) -> None:
+        """Stop if answers would have been cut without leave."""
+        if self.overlong and self.config.overlong == "error":
+            raise DataError(
+                f"{self.overlong} of {len(self.lengths)} {split} conversations are longer than "
+                f"{self.config.max_length} tokens (the longest has {max(self.lengths)})",
+                where=f"model.max_length; the first is {self.first}",
+                fix=f"model.max_length={max(self.lengths)}, or model.overlong=drop (or truncate)",
+            )
+
+    def result(self) -> SplitTokens:
+        return SplitTokens(
+            self.examples,
+            self.tokens,
+            self.trained,
+            max(self.lengths, default=0),
+            self.dropped,
+            self.truncated,
+            histogram(self.lengths),
+        )
+
+
+def histogram(lengths: Sequence[int], bins: int = 24) -> Json:
+    """Count ``lengths`` (tokens) in ``bins`` equal bins from 0 to the longest."""
+    width = max(1, -(-(max(lengths, default=1) + 1) // bins))
+    counts = [0] * bins
+    for length in lengths:
+        counts[length // width] += 1
+    return {"edges": [width * i for i in range(bins + 1)], "counts": counts}

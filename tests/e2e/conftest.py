@@ -1,0 +1,71 @@
+"""A whole project in miniature: a tiny random model on disk, and a data file it can learn."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+FRUIT = ("apple", "pear", "plum", "سیب", "گلابی", "می‌خوش")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in Hugging Face layout: two layers, 64 wide, byte-level BPE, ChatML."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    corpus = ["user assistant system Which colour has " + fruit for fruit in FRUIT] * 4
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    bpe.train_from_iterator(corpus, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token="<|im_start|>"
+    )
+    tokenizer.chat_template = TEMPLATE
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fruit_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a JSONL of 120 short conversations with a learnable answer, English and Persian."""
+    path = tmp_path_factory.mktemp("data") / "fruit.jsonl"
+    draw = random.Random(5)
+    rows = []
+    for number in range(120):
+        fruit = FRUIT[number % len(FRUIT)]
+        asked = f"{draw.randrange(10**6)}: Which colour has {fruit}?"
+        answer = "red" if number % len(FRUIT) < 3 else "زرد"
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        rows.append(json.dumps({"messages": turns}, ensure_ascii=False))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
