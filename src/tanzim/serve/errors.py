@@ -1,0 +1,69 @@
+"""Errors in OpenAI's shape, so that its clients raise their own exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tanzim.core.records import Json
+
+
+class ApiError(Exception):
+    """An answer other than 200.
+
+    Args:
+        status: HTTP status.
+        message: what was wrong, and what to do.
+        code: OpenAI's machine-readable code.
+        param: the field at fault.
+
+    """
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+
+    def body(self) -> Json:
+        """Return the JSON body."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+def refusal(faults: Sequence[Mapping[str, Any]], body: object) -> ApiError:
+    """Turn pydantic's first fault into the error that OpenAI would answer with.
+
+    Args:
+        faults: what pydantic found, of which the first is told.
+        body: the request's body, as far as it could be read.
+
+    """
+    fault = faults[0]
+    if fault["type"] == "json_invalid":
+        return ApiError(400, f"The body is not valid JSON: {fault.get('ctx', {}).get('error', '')}")
+    param = _param(fault["loc"][1:], body)
+    if fault["type"] == "extra_forbidden":
+        return ApiError(
+            400, f"Unrecognized request argument supplied: {param}", code="unknown_parameter", param=param
+        )
+    code = "missing_required_parameter" if fault["type"] == "missing" else "invalid_value"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return ApiError(400, f"{param or 'body'}: {message}", code=code, param=param)
+
+
+def _param(loc: Sequence[str | int], value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    """Name the field, without the names that pydantic gives to the branches of a union."""
+    names: list[str] = []
+    for part in loc:
+        in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if in_list or (isinstance(value, dict) and part in value):
+            value = value[part]
+        elif names:
+            continue
+        names.append(str(part))
+    return ".".join(names) or None

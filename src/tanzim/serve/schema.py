@@ -1,0 +1,162 @@
+"""What a client may ask for: the request of OpenAI's chat completions, checked.
+
+A field is honoured, or has its neutral value, or is refused by name: none is ignored that would
+change the answer. Specification: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tanzim.core.records import Json, Message, ToolCall
+
+
+class Strict(BaseModel):
+    """Closed to unknown fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(Strict):
+    """A piece of a message's content; only text can be read."""
+
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(Strict):
+    """The function an assistant called."""
+
+    name: str
+    arguments: str
+    """A JSON object, as text."""
+
+    @model_validator(mode="after")
+    def _is_object(self) -> FunctionCall:
+        self.parsed()
+        return self
+
+    def parsed(self) -> Json:
+        """Return the arguments as an object."""
+        try:
+            value = json.loads(self.arguments or "{}")
+        except json.JSONDecodeError as error:
+            raise ValueError(f"arguments is not JSON ({error})") from None
+        if not isinstance(value, dict):
+            raise ValueError("arguments is not a JSON object")
+        return value
+
+
+class Call(Strict):
+    """One tool call in an assistant message."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Strict):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
+    refusal: None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> ChatMessage:
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            raise ValueError(f"a message of role '{self.role}' needs content")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only an assistant message has tool_calls")
+        return self
+
+    def message(self) -> Message:
+        """Return the record the renderer takes."""
+        content = self.content
+        return Message(
+            role="system" if self.role == "developer" else self.role,
+            content="".join(p.text for p in content) if isinstance(content, list) else content or "",
+            tool_calls=tuple(
+                ToolCall(call.function.name, call.function.parsed(), call.id)
+                for call in self.tool_calls or ()
+            ),
+            tool_call_id=self.tool_call_id,
+            name=self.name,
+        )
+
+
+class StreamOptions(Strict):
+    """What a stream reports besides the text."""
+
+    include_usage: bool | None = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class TextFormat(Strict):
+    """The only answer format so far."""
+
+    type: Literal["text"]
+
+
+class ChatRequest(Strict):
+    """The body of ``POST /v1/chat/completions``."""
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    n: int | None = Field(None, ge=1, le=128)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(max_length=4)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    # Accepted where they ask for nothing.
+    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Literal[0] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    response_format: TextFormat | None = None
+    modalities: list[Literal["text"]] | None = None
+    # Labels that never change an answer.
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream to be true")
+        if any(not text for text in self.stops):
+            raise ValueError("a stop string is empty")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def limit(self) -> int | None:
+        """Longest answer in tokens, if the request says so."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def prompt_tools(self) -> tuple[Json, ...]:
+        """The tools to show to the model."""
+        return () if self.tool_choice == "none" else tuple(self.tools or ())

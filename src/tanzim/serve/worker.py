@@ -1,0 +1,130 @@
+"""One thread that generates for everybody: concurrent requests share its batches."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable
+
+from tanzim.core.errors import TanzimError
+from tanzim.infer.engine import Engine
+from tanzim.infer.request import Delta, Request
+from tanzim.infer.sequence import Sequence
+
+Event = Delta | TanzimError
+Listener = Callable[[Event], None]
+
+
+class WorkerError(TanzimError, RuntimeError):
+    """The generation thread could not finish a request."""
+
+
+class Worker:
+    """Owns the engine while it runs, and feeds its scheduler from a queue.
+
+    Args:
+        engine: the generator; nobody else may use it while the worker runs.
+        max_batch: most requests computed together.
+
+    """
+
+    def __init__(self, engine: Engine, max_batch: int) -> None:
+        self._engine = engine
+        self._max_batch = max_batch
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._listeners: dict[Sequence, Listener] = {}
+        self._scheduler = engine.scheduler(max_batch)
+        self._thread = threading.Thread(target=self._run, name="tanzim-generate", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its present step; requests under way end with an error."""
+        self._commands.put(None)
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """Yield a request's answer piece by piece; closing the iterator cancels it.
+
+        Raises:
+            ModelError: the adapter is unknown, or the prompt leaves no room in the context.
+            WorkerError: the computation failed, or the server is shutting down.
+
+        """
+        sequence = self._engine.sequence(request)
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def listen(event: Event) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        if not self.alive:
+            raise WorkerError("the generation thread has stopped", fix="restart the server")
+        self._commands.put(lambda: self._add(sequence, listen))
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, TanzimError):
+                    raise event
+                yield event
+                if event.finish_reason is not None:
+                    return
+        finally:
+            self._commands.put(lambda: self._drop(sequence))
+
+    def _add(self, sequence: Sequence, listener: Listener) -> None:
+        self._listeners[sequence] = listener
+        self._scheduler.add(sequence)
+
+    def _drop(self, sequence: Sequence) -> None:
+        if self._listeners.pop(sequence, None) is not None:
+            self._scheduler.cancel(sequence)
+
+    def _run(self) -> None:
+        try:
+            while self._obey():
+                if self._scheduler.busy:
+                    self._step()
+        finally:
+            while not self._commands.empty():
+                command = self._commands.get()
+                if command is not None:
+                    command()
+            self._fail("the server is shutting down")
+
+    def _obey(self) -> bool:
+        """Carry out the commands that wait (and wait for one if there is nothing else to do)."""
+        while not self._scheduler.busy or not self._commands.empty():
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
+        return True
+
+    def _step(self) -> None:
+        try:
+            sequences = self._scheduler.step()
+        except RuntimeError as error:  # torch's, out of memory among them
+            self._scheduler = self._engine.scheduler(self._max_batch)
+            self._fail(f"the computation failed: {error}")
+            return
+        for sequence in sequences:
+            delta = sequence.take()
+            if delta is not None:
+                self._listeners[sequence](delta)
+            if sequence.finish_reason is not None:
+                del self._listeners[sequence]
+
+    def _fail(self, message: str) -> None:
+        for listener in self._listeners.values():
+            listener(WorkerError(message))
+        self._listeners.clear()
