@@ -77,7 +77,8 @@ def figure(title: str, chart: Html, caption: Child = "", keys: Sequence[tuple[st
         for name, colour, dots in keys
     ]
     legend = tag("ul", shown, class_="key") if shown else ""
-    return tag("figure", tag("h3", title), legend, chart, tag("figcaption", caption) if caption else "")
+    below = tag("figcaption", caption) if caption else ""
+    return tag("figure", tag("h3", title), legend, tag("div", chart, class_="scroll"), below)
 
 
 def _svg(width: float, height: float, title: str, description: str, *children: Child) -> Html:
@@ -110,16 +111,17 @@ class _Frame:
     def at_y(self, value: float) -> float:
         return self.bottom - (value - self.y[0]) / (self.y[-1] - self.y[0]) * (self.bottom - self.top)
 
-    def axes(self, x_name: str) -> list[Html]:
+    def axes(self, x_name: str, labels: Sequence[tuple[float, str]] = ()) -> list[Html]:
+        """Return grid, ticks and names; ``labels`` stand at x values instead of its numbers."""
         parts: list[Html] = []
         for value in self.y:
             y = self.at_y(value)
             parts.append(tag("line", x1=self.left, x2=self.right, y1=y, y2=y, class_="grid"))
             parts.append(tag("text", number(value), x=self.left - 8, y=y + 4, text_anchor="end"))
-        for value in self.x:
+        for value, label in labels or [(value, number(value)) for value in self.x]:
             x = self.at_x(value)
             parts.append(tag("line", x1=x, x2=x, y1=self.bottom, y2=self.bottom + 5, class_="axis"))
-            parts.append(tag("text", number(value), x=x, y=self.bottom + 19, text_anchor="middle"))
+            parts.append(tag("text", label, x=x, y=self.bottom + 19, text_anchor="middle"))
         parts.append(tag("line", x1=self.left, x2=self.right, y1=self.bottom, y2=self.bottom, class_="axis"))
         middle = (self.left + self.right) / 2
         parts.append(tag("text", x_name, x=middle, y=self.bottom + 38, text_anchor="middle"))
@@ -188,23 +190,31 @@ def _hovers(frame: _Frame, lines: Sequence[Line], x_name: str) -> list[Html]:
 
 
 def histogram(
-    title: str, bins: Sequence[tuple[float, float, float]], *, x_name: str, colour: int = 1
+    title: str, edges: Sequence[float], counts: Sequence[float], *, x_name: str, colour: int = 1
 ) -> Html:
-    """Return a histogram of bins (low, high, count), as wide as half a page."""
-    frame = _Frame(
-        48, 388, 10, 150, ticks(bins[0][0], bins[-1][1], 4), ticks(0, max(c for *_, c in bins) or 1, 4)
-    )
-    parts = frame.axes(x_name)
-    for low, high, count in bins:
-        x, y = frame.at_x(low), frame.at_y(count)
+    """Return a histogram as wide as half a page; bins are drawn equally wide, whatever they span.
+
+    Args:
+        title: what is counted.
+        edges: n + 1 ascending ends of bins.
+        counts: n counts.
+        x_name: the unit of the edges.
+        colour: 0 to 5.
+
+    """
+    frame = _Frame(48, 388, 10, 150, [0, len(counts)], ticks(0, max(counts) or 1, 4))
+    every = math.ceil(len(edges) / 7)
+    parts = frame.axes(x_name, [(index, number(edges[index])) for index in range(0, len(edges), every)])
+    bins = list(zip(itertools.pairwise(edges), counts, strict=True))
+    for index, ((low, high), count) in enumerate(bins):
+        x, y = frame.at_x(index), frame.at_y(count)
         said = f"{number(low)} to {number(high)} {x_name}: {number(count)}"
-        wide = max(frame.at_x(high) - x - 1, 0.8)
+        wide = frame.at_x(index + 1) - x - 1
         parts.append(
             tag("rect", tag("title", said), x=x, y=y, width=wide, height=150 - y, class_=f"bar k{colour}")
         )
-    total = sum(count for *_, count in bins)
-    peak = max(bins, key=lambda bin_: bin_[2])
-    said = f"{number(total)} in all; most between {number(peak[0])} and {number(peak[1])} {x_name}"
+    (low, high), _ = max(bins, key=lambda pair: pair[1])
+    said = f"{number(sum(counts))} in all; most between {number(low)} and {number(high)} {x_name}"
     return _svg(400, 194, title, said, *parts)
 
 

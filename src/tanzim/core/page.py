@@ -17,7 +17,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Literal
+from typing import Literal, TypeAlias
 
 
 class Html(str):
@@ -26,7 +26,7 @@ class Html(str):
     __slots__ = ()
 
 
-Child = str | Iterable[str]
+Child: TypeAlias = "str | Iterable[Child]"
 Align = Literal["text", "number"]
 
 # Characters that reorder, hide or break text without being seen. The joiners U+200C and U+200D are
@@ -117,6 +117,11 @@ def prose(text: str, class_: str = "") -> Html:
 def word(text: str) -> Html:
     """Return a few words of somebody's text within a line of ours, isolated from it."""
     return tag("bdi", text, lang=language(text) or None)
+
+
+def path(text: str) -> Html:
+    """Return a file's path within a line of ours: left-to-right, whatever letters it has."""
+    return tag("bdi", text, dir="ltr")
 
 
 def code(text: str) -> Html:

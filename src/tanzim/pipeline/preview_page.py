@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from rich.style import Style
 from rich.text import Text
 
-from tanzim.core.page import Child, Html, escape, facts, hidden_name, join, language, note, page, tag, word
+from tanzim.core.page import Child, Html, escape, facts, hidden_name, join, language, note, page, path, tag
 from tanzim.core.records import Rendered, Segment
 from tanzim.core.units import number
 
@@ -151,7 +151,7 @@ def _sample(
         )
     counts = f" · {number(len(sample.ids))} tokens, {number(_trained(sample))} trained"
     where = sample.provenance
-    name = tag("h3", f"{index} · ", word(where.source), f", row {where.row}{counts}")
+    name = tag("h3", f"{index} · ", path(where.source), f", row {where.row}{counts}")
     return tag("article", name, *turns, class_="sample")
 
 

@@ -56,9 +56,16 @@ def test_line_chart_puts_values_in_proportion_and_skips_what_is_not_finite():
     assert "best <step>" in [e.text for e in root.iter() if e.tag == "text"]
 
 
-def test_histogram_heights_are_counts():
-    bars = classed(histogram("Lengths", [(0, 10, 4), (10, 20, 1), (20, 30, 0)], x_name="tokens"), "bar")
+def test_histogram_heights_are_counts_and_labels_stand_at_edges():
+    svg = histogram("Lengths", [0, 50, 100, 400], [4, 1, 0], x_name="characters")
+    bars = classed(svg, "bar")
     assert [float(b.get("height")) / float(bars[0].get("height")) for b in bars] == [1, 0.25, 0]
+    labels = {
+        e.text: float(e.get("x")) for e in ET.fromstring(svg).iter() if e.get("text-anchor") == "middle"
+    }
+    assert labels["50"] == float(bars[1].get("x"))
+    assert labels["100"] == float(bars[2].get("x"))
+    assert "0 to 50 characters: 4" in [e.text for e in ET.fromstring(svg).iter() if e.tag == "title"]
 
 
 def test_bars_show_their_intervals():

@@ -1,0 +1,165 @@
+"""Report: where the data came from, what was recognised, kept, left out and found twice, and its lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tanzim.core.charts import figure, histogram
+from tanzim.core.page import Align, Child, Html, facts, fold, note, path, table, tag, word
+from tanzim.core.records import Json
+from tanzim.core.units import number
+
+_SPLITS = ("train", "validation", "test")
+_NUMBERS: list[Align] = ["number"] * 7
+
+
+def data_section(data: Json | None, tokens: Json | None) -> list[Child]:
+    """Return what is known of the data.
+
+    Args:
+        data: ``data/report.json``.
+        tokens: ``tokens/report.json``.
+
+    """
+    parts: list[Child] = []
+    if data is None:
+        parts.append(note("data/report.json is missing: the source is unknown.", kind="missing"))
+    else:
+        parts += _source(data)
+    if tokens is None:
+        parts.append(note("tokens/report.json is missing: nothing was tokenised.", kind="missing"))
+    parts.append(_splits(data or {}, tokens or {}))
+    parts += _lengths(data or {}, tokens or {})
+    if data is not None:
+        parts += _rejected(data)
+        parts += _leakage(data)
+        parts += _files(data)
+    return parts
+
+
+def _source(data: Json) -> list[Child]:
+    columns = ", ".join(f"{name} → {part}" for part, name in data["columns"].items()) or "none"
+    rows = number(data["rows_read"])
+    pairs: list[tuple[str, Child]] = [
+        ("Format", tag("b", data["format"])),
+        ("Why", tag("bdi", data["reason"])),
+        ("Columns", tag("bdi", columns)),
+        ("Rows read", rows),
+    ]
+    return [facts(pairs), *(note(tag("bdi", text)) for text in data["notes"])]
+
+
+def _splits(data: Json, tokens: Json) -> Html:
+    """Return counts per split, in examples and in tokens."""
+    rows: list[list[Child]] = []
+    for name in _SPLITS:
+        examples = data.get("splits", {}).get(name)
+        split = tokens.get("splits", {}).get(name, {})
+        unused = data.get("unused", {}).get(name, 0)
+        counts = [examples, unused, *(split.get(key) for key in _TOKENS)]
+        rows.append([name, *("–" if count is None else number(count) for count in counts)])
+    head = ["Split", "Examples", "Not used", *_TOKENS.values()]
+    return table(head, rows, ["text", *_NUMBERS[: len(head) - 1]])
+
+
+_TOKENS = {
+    "tokens": "Tokens",
+    "trained_tokens": "Trained tokens",
+    "longest": "Longest, tokens",
+    "dropped": "Overlong, dropped",
+    "truncated": "Overlong, cut",
+}
+
+
+def _lengths(data: Json, tokens: Json) -> list[Child]:
+    """Return the histograms of lengths in characters and in tokens."""
+    figures = []
+    lengths = data.get("lengths", {})
+    if sum(lengths.get("counts", ())):
+        counts, edges = lengths["counts"], lengths["edges"]
+        last = max(index for index, count in enumerate(counts) if count) + 1
+        ends = [*edges, max(lengths["max"] + 1, edges[-1] + 1)][: last + 1]
+        typical = f"Median {number(lengths['median'])}, 95 % up to {number(lengths['p95'])}, "
+        caption = f"{typical}longest {number(lengths['max'])}. Bins double in width."
+        name = "Examples by length in characters"
+        figures.append(figure(name, histogram(name, ends, counts[:last], x_name="characters"), caption))
+    found = tokens.get("splits", {}).get("train", {})
+    made = found.get("histogram", {})
+    if sum(made.get("counts", ())):
+        last = max(index for index, count in enumerate(made["counts"]) if count) + 1
+        name = "Training conversations by length in tokens"
+        caption = f"Longest {number(found['longest'])}; the limit is {number(tokens['max_length'])}."
+        drawn = histogram(name, made["edges"][: last + 1], made["counts"][:last], x_name="tokens", colour=2)
+        figures.append(figure(name, drawn, caption))
+    return [tag("div", figures, class_="pair")] if figures else []
+
+
+def _rejected(data: Json) -> list[Child]:
+    rejected: dict[str, int] = data["rejected"]
+    if not rejected:
+        return [tag("p", "Every row could be used.")]
+    share = 100 * sum(rejected.values()) / max(data["rows_read"], 1)
+    text = f"{number(sum(rejected.values()))} rows ({share:.2f} %) could not be used; "
+    rows = [[tag("bdi", reason), number(count)] for reason, count in rejected.items()]
+    return [
+        note(
+            text,
+            "they are in ",
+            tag("code", "data/rejected.jsonl"),
+            " with file, row and reason.",
+            kind="bad",
+        ),
+        table(["Reason", "Rows"], rows, ["text", "number"]),
+    ]
+
+
+def _leakage(data: Json) -> list[Child]:
+    leakage = data["leakage"]
+    if leakage.get("mode") is None:
+        return []
+    exact, near = leakage.get("exact", 0), leakage.get("near", 0)
+    if not exact and not near:
+        return [note("No example stands in two splits, exactly or nearly.", kind="good")]
+    dropped = leakage.get("dropped", {})
+    lost = ", ".join(f"{number(count)} from {name}" for name, count in dropped.items() if count) or "none"
+    said = f"Duplicates across splits: {number(exact)} exact, {number(near)} near. Dropped: {lost}. "
+    pairs = leakage.get("pairs", [])
+    parts: list[Child] = [note(said, f"The rule was {leakage['mode']}.")]
+    if pairs:
+        parts.append(fold(f"{len(pairs)} of these pairs", *(_block(pair) for pair in pairs)))
+    return parts
+
+
+def _block(value: Any) -> Html:  # noqa: ANN401 - any JSON value
+    values = value.items() if isinstance(value, Mapping) else [("", value)]
+    return facts((str(name).replace("_", " "), tag("bdi", str(item))) for name, item in values)
+
+
+def _files(data: Json) -> list[Child]:
+    parts: list[Child] = []
+    labels: dict[str, dict[str, int]] = data["labels"]
+    if labels:
+        rows = [[word(label), *(number(of.get(s, 0)) for s in _SPLITS)] for label, of in labels.items()]
+        parts.append(fold(f"{len(labels)} labels", table(["Label", *_SPLITS], rows, ["text", *_NUMBERS[:3]])))
+    rows = [
+        [
+            path(str(file["path"])),
+            str(file.get("format")),
+            str(file.get("encoding")),
+            number(file["rows"]),
+            _hash(file["sha256"]),
+        ]
+        for file in data["files"]
+    ]
+    head = ["File", "Format", "Encoding", "Rows", "SHA-256"]
+    parts.append(fold("Source files", table(head, rows, ["text", "text", "text", "number"])))
+    prints = [[name, _hash(value)] for name, value in data["fingerprints"].items()]
+    parts.append(fold("Fingerprints of the splits", table(["Split", "SHA-256 over its examples"], prints)))
+    if data["skipped"]:
+        parts.append(fold("Files left aside", *(tag("p", path(name)) for name in data["skipped"])))
+    return parts
+
+
+def _hash(value: str | None) -> Child:
+    return tag("span", value, class_="hash") if value else "–"
