@@ -20,8 +20,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from tanzim.adapters.lora import trainable
 from tanzim.core.errors import TrainError
 from tanzim.core.files import new_folder
 from tanzim.core.run import RunFolder
@@ -31,7 +33,7 @@ from tanzim.train.batches import Sampler
 from tanzim.train.checkpoint import Checkpoints, State, load_weights
 from tanzim.train.config import TrainConfig
 from tanzim.train.log import MetricsLog, OnLine
-from tanzim.train.memory import peak_memory
+from tanzim.train.memory import peak_memory, recompute_activations
 from tanzim.train.objective import Objective
 from tanzim.train.step import Stepper, make_optimizer, seed_everything
 from tanzim.train.tokens import TokenStore
@@ -119,8 +121,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     # The model and its loss.
     seed_everything(derive(seed, "train"))
     if config.gradient_checkpointing:
-        enable: Callable[..., None] = model.gradient_checkpointing_enable  # type: ignore[assignment]
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     objective = Objective(model, autocast=autocast)
     way = objective.choose(list(islice(train_tokens, 3)))
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
@@ -134,7 +135,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     )
 
     # Where the run stands: at the start, or at its newest checkpoint.
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = trainable(model)
     optimizer = make_optimizer(parameters, config)
     identity = {
         "seed": seed,
@@ -244,9 +245,9 @@ def _write(output: Path, save: Callable[[Path], None]) -> None:
     try:
         with new_folder(output) as temporary:
             save(temporary)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrainError(
-            f"the weights could not be written: {error.strerror or error}",
+            f"the weights could not be written: {error}",
             where=str(output),
             fix="free disk space and run the same command again; finished checkpoints stand",
         ) from error

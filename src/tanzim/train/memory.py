@@ -6,6 +6,7 @@ import gc
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +43,19 @@ def smaller_pass(batch: Batch | None, tokens_per_pass: int) -> int:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return max(1, min(tokens_per_pass, batch.tokens) // 2)
+
+
+def recompute_activations(model: Any) -> None:  # noqa: ANN401 - a transformers or PEFT model
+    """Let the backward pass compute each layer again (Chen et al. 2016, arXiv:1604.06174).
+
+    Raises:
+        TrainError: the model cannot.
+
+    """
+    try:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise TrainError(str(error), fix="set train.gradient_checkpointing to false") from error
 
 
 def peak_memory(device: torch.device) -> int:
