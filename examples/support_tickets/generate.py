@@ -12,19 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 
 import phrases_en
 import phrases_fa
 
-SYSTEM = "JSON ticket: intent, item, order, urgency."
+SYSTEM = "JSON ticket: intent, item, order, urgency"
 ROWS = {"train": 3000, "validation": 60, "test": 240}
 LANGUAGES: dict[str, ModuleType] = {"en": phrases_en, "fa": phrases_fa}
 PERSIAN_DIGITS = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
 HALF_SPACE = "\u200c"
-URGENCIES = ["high", "low", "normal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,7 @@ class Ticket:
 
     def to_json(self) -> str:
         """Return the ticket as the assistant writes it."""
-        return json.dumps(
-            {"intent": self.intent, "item": self.item, "order": self.order, "urgency": self.urgency}
-        )
+        return json.dumps(asdict(self), separators=(",", ":"))
 
 
 class Writer:
@@ -56,40 +53,44 @@ class Writer:
         """Return a message and its ticket."""
         rng, phrases, split = self.rng, self.phrases, self.split
         intent = rng.choice(list(phrases.PROBLEMS))
-        urgency = rng.choices(URGENCIES, [28, 22, 50])[0]
         item, other = rng.sample(list(phrases.ITEMS), 2)
         template = rng.choice(phrases.PROBLEMS[intent][split])
-        problem = self._fill(template, item, other)
         subject = item if "{item}" in template else None
+        urgent = rng.random() < 0.4
         extras, order = self._numbers()
-        if urgency != "normal" or rng.random() < 0.2:
-            extras.append(rng.choice(phrases.URGENCY[urgency][split]))
-        if subject and "{other}" not in template and rng.random() < 0.2:
+        if urgent:
+            extras.append(rng.choice(phrases.URGENT[split]))
+        elif rng.random() < 0.35:
+            extras.append(rng.choice(phrases.CALM[split]))
+        if subject and rng.random() < 0.4:
             extras.append(self._fill(rng.choice(phrases.SECONDS[split]), item, other))
+        if len(extras) < 2 and rng.random() < 0.25:
+            extras.append(rng.choice(phrases.BACKGROUND[split]))
         rng.shuffle(extras)
-        at = 0 if rng.random() < 0.6 else rng.randint(0, len(extras))
+        at = 0 if rng.random() < 0.5 else rng.randint(0, len(extras))
+        problem = self._fill(template, item, other)
         message = " ".join([*extras[:at], problem, *extras[at:]])
-        return self._frame(message), Ticket(intent, subject, order, urgency)
+        return self._frame(message), Ticket(intent, subject, order, "high" if urgent else "normal")
 
     def _numbers(self) -> tuple[list[str], str | None]:
-        """Choose an order clause, a clause with some other five-digit number, both or neither."""
+        """Choose an order clause, or a clause with some other number, or both, or neither."""
         rng, clauses, order = self.rng, [], None
-        if rng.random() < 0.55:
-            order = str(rng.randint(10000, 99999))
+        if rng.random() < 0.4:
+            order = str(rng.randint(1000, 9999))
             clauses.append(self._number(rng.choice(self.phrases.ORDERS[self.split]), order))
-        if rng.random() < 0.18:
-            other = str(rng.randint(10000, 99999))
+        if rng.random() < 0.15:
+            other = str(rng.randint(1000, 9999))
             clauses.append(self._number(rng.choice(self.phrases.NUMBERS[self.split]), other))
         return clauses, order
 
     def _number(self, template: str, number: str) -> str:
-        if self.language == "fa" and self.rng.random() < 0.35:
+        if self.language == "fa" and self.rng.random() < 0.2:
             number = number.translate(PERSIAN_DIGITS)
         return template.format(n=number)
 
     def _name(self, item: str) -> str:
         held_out = getattr(self.phrases, "TEST_ITEMS", {}).get(item)
-        if self.split == "test" and held_out and self.rng.random() < 0.25:
+        if self.split == "test" and held_out and self.rng.random() < 0.2:
             return str(self.rng.choice(held_out))
         return str(self.rng.choice(self.phrases.ITEMS[item]))
 
@@ -99,9 +100,9 @@ class Writer:
     def _frame(self, message: str) -> str:
         """Add what people add: a greeting, a name, slips of the finger."""
         rng, english = self.rng, self.language == "en"
-        if rng.random() < 0.35:
+        if rng.random() < 0.2:
             message = f"{rng.choice(self.phrases.GREETINGS)}{', ' if english else '، '}{message}"
-        if rng.random() < (0.2 if english else 0.1):
+        if rng.random() < (0.15 if english else 0.08):
             message = f"{message} {rng.choice(self.phrases.SIGNATURES)}"
         return _slip_english(message, rng) if english else _slip_persian(message, rng)
 

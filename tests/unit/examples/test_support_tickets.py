@@ -35,8 +35,15 @@ def phrases(modules: dict[str, ModuleType], split: str) -> set[str]:
     found = set()
     for name in ("phrases_en", "phrases_fa"):
         module = modules[name]
-        groups = [*module.PROBLEMS.values(), *module.URGENCY.values()]
-        for group in [*groups, module.ORDERS, module.NUMBERS, module.SECONDS]:
+        extras = [
+            module.ORDERS,
+            module.NUMBERS,
+            module.SECONDS,
+            module.BACKGROUND,
+            module.URGENT,
+            module.CALM,
+        ]
+        for group in [*module.PROBLEMS.values(), *extras]:
             found |= {" ".join(re.findall(r"\w+", phrase.casefold())) for phrase in group[split]}
     return found
 
@@ -48,8 +55,8 @@ def conversations(modules: dict[str, ModuleType], split: str, rows: int | None =
 
 def test_no_phrase_stands_in_two_splits(modules):
     train, validation, test = (phrases(modules, split) for split in ("train", "validation", "test"))
-    assert len(train) > 200
-    assert len(test) > 100
+    assert len(train) > 180
+    assert len(test) > 80
     assert not train & test
     assert not train & validation
     assert not validation & test
@@ -90,7 +97,7 @@ def test_tickets_say_what_the_message_says(modules):
         assert list(ticket) == ["intent", "item", "order", "urgency"]
         assert ticket["intent"] in english.PROBLEMS
         assert ticket["item"] is None or ticket["item"] in english.ITEMS
-        assert ticket["urgency"] in ("low", "normal", "high")
+        assert ticket["urgency"] in ("normal", "high")
         digits = "".join(str(unicodedata.digit(c)) if c.isdigit() else " " for c in user["content"])
         assert ticket["order"] is None or ticket["order"] in digits.split()
         if ticket["item"]:
@@ -120,10 +127,10 @@ def test_the_splits_cover_every_value_in_both_languages(modules):
             persian = [bool(re.search(r"[آ-ی]", user["content"])) for _, user, _ in turns]
             assert all(persian) if language == "fa" else not any(persian)
             tickets = [json.loads(assistant["content"]) for _, _, assistant in turns]
-            assert len({t["intent"] for t in tickets}) == 6
-            assert len({t["item"] for t in tickets}) == 9
-            assert len({t["urgency"] for t in tickets}) == 3
-            assert 0.3 < sum(t["order"] is None for t in tickets) / len(tickets) < 0.6
+            assert {t["intent"] for t in tickets} == {"refund", "delivery", "defect", "account"}
+            assert len({t["item"] for t in tickets}) == 6
+            assert len({t["urgency"] for t in tickets}) == 2
+            assert 0.5 < sum(t["order"] is None for t in tickets) / len(tickets) < 0.7
 
 
 def test_persian_has_half_spaces_persian_digits_and_slips(modules):
@@ -133,7 +140,7 @@ def test_persian_has_half_spaces_persian_digits_and_slips(modules):
         return sum(bool(re.search(pattern, message)) for message in messages) / len(messages)
 
     assert share("\u200c") > 0.3
-    assert share("[۰-۹]") > 0.1
+    assert share("[۰-۹]") > 0.05
     assert 0.02 < share("[يك]") < 0.2
     # A half-space joins letters: never at the edge of a word, never doubled.
     assert share(r"\u200c(\W|$)|(^|\W)\u200c") == 0
@@ -149,8 +156,8 @@ def test_the_baseline_is_sincere_and_not_perfect(modules):
             hits += [answer[key] == ticket[key] for key in ticket]
         return sum(hits) / len(hits)
 
-    assert fields("train") > 0.93
-    assert 0.65 < fields("test") < 0.9
+    assert fields("train") > 0.9
+    assert 0.65 < fields("test") < 0.85
 
 
 def test_the_baseline_answers_each_row_in_order(modules, tmp_path):
@@ -168,11 +175,11 @@ def test_the_baseline_answers_each_row_in_order(modules, tmp_path):
 
 def test_slips_change_letters_only_inside_words(modules):
     rng = random.Random(0)
-    text = "The keyboard stopped working, order 48213."
+    text = "The keyboard stopped working, order 4821."
     for _ in range(200):
         slip = modules["generate"]._slip_english(text, rng)
         assert sorted(slip.lower()) == sorted(text.lower())
-        assert "48213" in slip
+        assert "4821" in slip
 
 
 def test_the_shipped_config_is_valid_and_names_what_the_scripts_write():
