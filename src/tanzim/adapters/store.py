@@ -81,7 +81,7 @@ def load_adapter(
         WrongBaseError: it was made for other base weights, or does not say for which.
 
     """
-    _check_base(folder, base_hash)
+    check_base(folder, base_hash)
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     # Which base it is has been checked by hash; peft would compare names.
@@ -129,7 +129,14 @@ def _state(model: peft.PeftModel, name: str) -> dict[str, Tensor]:
     return state
 
 
-def _check_base(folder: Path, base_hash: str) -> None:
+def check_base(folder: Path, base_hash: str) -> None:
+    """Refuse a folder that is no adapter, or one for other base weights.
+
+    Raises:
+        ModelError: files of an adapter are missing.
+        WrongBaseError: it was made for other base weights, or does not say for which.
+
+    """
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise ModelError(f"this is not an adapter folder (no {file})", where=str(folder))

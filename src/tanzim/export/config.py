@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tanzim.core.config import Section
@@ -16,3 +18,5 @@ class ExportConfig(Section):
     """Length of the greedy text compared, in tokens."""
     tolerance: float = Field(2e-3, gt=0)
     """Largest accepted difference of log-probabilities."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of merged weights; auto keeps the base's, or float32 where that rounds too much away."""
