@@ -20,13 +20,18 @@ def number(value: float, digits: int = 4) -> str:
     return text.replace("-", "−")
 
 
-def size(count: float) -> str:
+def count(value: float, unit: str) -> str:
+    """Return a number of things: ``1 row``, ``2 rows``."""
+    return f"{number(value)} {unit}{'' if value == 1 else 's'}"
+
+
+def size(amount: float) -> str:
     """Return a number of bytes in the unit that suits it, powers of 1,000 (B, kB, MB, GB, TB)."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 999.5:
-            return f"{number(count, 3)} {unit}"
-        count /= 1000
-    return f"{number(count, 3)} TB"
+        if abs(amount) < 999.5:
+            return f"{number(amount, 3)} {unit}"
+        amount /= 1000
+    return f"{number(amount, 3)} TB"
 
 
 def duration(seconds: float) -> str:

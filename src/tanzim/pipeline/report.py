@@ -16,7 +16,7 @@ from tanzim.core.files import read_json, write_text
 from tanzim.core.page import Child, Html, code, facts, fold, link, note, page, section, table, tag, word
 from tanzim.core.records import Json
 from tanzim.core.run import RunFolder, RunManifest, read_lines
-from tanzim.core.units import duration, number, size
+from tanzim.core.units import count, duration, number, size
 from tanzim.evaluate.report import ALL, EvalReport, title
 from tanzim.pipeline.report_data import data_section
 from tanzim.pipeline.report_results import items_section, results_section
@@ -126,19 +126,13 @@ def _done(files: _Files) -> list[Child]:
     said: list[Child] = ["The base model ", word(str(base or "(not chosen yet)"))]
     if not result:
         return [*said, f" has not been trained: the run is only {files.manifest.status}."]
-    said.append(f" was trained for {_count(result.get('step'), 'step')}")
+    said.append(f" was trained for {count(result['step'], 'step')}")
     counts = (files.tokens or {}).get("splits", {}).get("train", {})
     if counts:
-        said.append(f" on {_count(counts.get('examples'), 'example')}")
+        said.append(f" on {count(counts['examples'], 'example')}")
     if files.data:
         said.append(f" ({files.data.get('format', 'unknown format')})")
     return [*said, "."]
-
-
-def _count(value: float | None, unit: str) -> str:
-    if value is None:
-        return f"an unknown number of {unit}s"
-    return f"{number(value)} {unit}{'' if value == 1 else 's'}"
 
 
 def _outcome(report: EvalReport | None) -> str:
@@ -146,9 +140,9 @@ def _outcome(report: EvalReport | None) -> str:
         return "It has not been evaluated."
     main = _main(report)
     if main is None:
-        return f"It was evaluated by its loss on {_count(report.examples, 'held-out example')}."
+        return f"It was evaluated by its loss on {count(report.examples, 'held-out example')}."
     metric, base, tuned, verdict = main
-    items = _count(report.items, "held-out item")
+    items = count(report.items, "held-out item")
     if base is None:
         return f"On {items}, {title(metric)} is {_percent(tuned)}."
     return f"On {items}, {title(metric)} went from {_percent(base)} to {_percent(tuned)}: {verdict}."

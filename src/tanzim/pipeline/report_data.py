@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tanzim.core.charts import figure, histogram
-from tanzim.core.page import Align, Child, Html, facts, fold, note, path, table, tag, word
+from tanzim.core.page import Align, Child, Html, facts, fold, note, path, prose, table, tag, word
 from tanzim.core.records import Json
-from tanzim.core.units import number
+from tanzim.core.units import count, number
 
 _SPLITS = ("train", "validation", "test")
 _NUMBERS: list[Align] = ["number"] * 7
@@ -58,7 +55,7 @@ def _splits(data: Json, tokens: Json) -> Html:
         split = tokens.get("splits", {}).get(name, {})
         unused = data.get("unused", {}).get(name, 0)
         counts = [examples, unused, *(split.get(key) for key in _TOKENS)]
-        rows.append([name, *("–" if count is None else number(count) for count in counts)])
+        rows.append([name, *("–" if one is None else number(one) for one in counts)])
     head = ["Split", "Examples", "Not used", *_TOKENS.values()]
     return table(head, rows, ["text", *_NUMBERS[: len(head) - 1]])
 
@@ -100,14 +97,14 @@ def _rejected(data: Json) -> list[Child]:
     if not rejected:
         return [tag("p", "Every row could be used.")]
     share = 100 * sum(rejected.values()) / max(data["rows_read"], 1)
-    text = f"{number(sum(rejected.values()))} rows ({share:.2f} %) could not be used; "
-    rows = [[tag("bdi", reason), number(count)] for reason, count in rejected.items()]
+    text = f"{count(sum(rejected.values()), 'row')} ({share:.2f} %) could not be used; "
+    rows = [[tag("bdi", reason), number(times)] for reason, times in rejected.items()]
     return [
         note(
             text,
-            "they are in ",
+            "file, row and reason of each are in ",
             tag("code", "data/rejected.jsonl"),
-            " with file, row and reason.",
+            ".",
             kind="bad",
         ),
         table(["Reason", "Rows"], rows, ["text", "number"]),
@@ -116,24 +113,32 @@ def _rejected(data: Json) -> list[Child]:
 
 def _leakage(data: Json) -> list[Child]:
     leakage = data["leakage"]
-    if leakage.get("mode") is None:
-        return []
-    exact, near = leakage.get("exact", 0), leakage.get("near", 0)
-    if not exact and not near:
-        return [note("No example stands in two splits, exactly or nearly.", kind="good")]
-    dropped = leakage.get("dropped", {})
-    lost = ", ".join(f"{number(count)} from {name}" for name, count in dropped.items() if count) or "none"
-    said = f"Duplicates across splits: {number(exact)} exact, {number(near)} near. Dropped: {lost}. "
-    pairs = leakage.get("pairs", [])
-    parts: list[Child] = [note(said, f"The rule was {leakage['mode']}.")]
-    if pairs:
-        parts.append(fold(f"{len(pairs)} of these pairs", *(_block(pair) for pair in pairs)))
+    if "exact" not in leakage:
+        return [note("All examples are in one split: there is nothing that could leak.")]
+    exact, near = leakage["exact"], leakage["near"]
+    parts: list[Child] = []
+    if exact or near:
+        dropped = leakage["dropped"].items()
+        lost = ", ".join(f"{number(lost)} from {name}" for name, lost in dropped if lost) or "none"
+        said = f"Duplicates across splits: {number(exact)} exact, {number(near)} near. Dropped: {lost}. "
+        parts.append(note(said, f"The rule was {leakage['mode']}."))
+    else:
+        parts.append(note("No example stands in two splits, exactly or nearly.", kind="good"))
+    for name, key in (("Duplicates", "pairs"), ("Same prompts with other answers", "same_prompt_pairs")):
+        pairs = leakage.get(key, [])
+        if pairs:
+            parts.append(fold(f"{name} across splits, {len(pairs)} shown", *map(_pair, pairs)))
     return parts
 
 
-def _block(value: Any) -> Html:  # noqa: ANN401 - any JSON value
-    values = value.items() if isinstance(value, Mapping) else [("", value)]
-    return facts((str(name).replace("_", " "), tag("bdi", str(item))) for name, item in values)
+def _pair(pair: Json) -> Html:
+    sides = (("training side", "train_side", "text"), ("held out", "held_out", "other_text"))
+    shown = [
+        tag("div", tag("h4", f"{name}: ", path(pair[where])), prose(pair[text]), class_="answer")
+        for name, where, text in sides
+    ]
+    similar = f"Similarity {number(pair['similarity'])}"
+    return tag("article", tag("h4", similar), tag("div", shown, class_="pair"), class_="item")
 
 
 def _files(data: Json) -> list[Child]:
@@ -142,23 +147,22 @@ def _files(data: Json) -> list[Child]:
     if labels:
         rows = [[word(label), *(number(of.get(s, 0)) for s in _SPLITS)] for label, of in labels.items()]
         parts.append(fold(f"{len(labels)} labels", table(["Label", *_SPLITS], rows, ["text", *_NUMBERS[:3]])))
-    rows = [
-        [
-            path(str(file["path"])),
-            str(file.get("format")),
-            str(file.get("encoding")),
-            number(file["rows"]),
-            _hash(file["sha256"]),
-        ]
-        for file in data["files"]
-    ]
-    head = ["File", "Format", "Encoding", "Rows", "SHA-256"]
-    parts.append(fold("Source files", table(head, rows, ["text", "text", "text", "number"])))
+    rows = [_file(file) for file in data["files"]]
+    head = ["File, SHA-256", "Container", "Encoding", "Format", "Rows", "Rejected"]
+    parts.append(fold("Source files", table(head, rows, ["text", "text", "text", "text", *_NUMBERS[:2]])))
     prints = [[name, _hash(value)] for name, value in data["fingerprints"].items()]
     parts.append(fold("Fingerprints of the splits", table(["Split", "SHA-256 over its examples"], prints)))
     if data["skipped"]:
         parts.append(fold("Files left aside", *(tag("p", path(name)) for name in data["skipped"])))
     return parts
+
+
+def _file(file: Json) -> list[Child]:
+    name: list[Child] = [path(str(file["path"])), tag("span", file["sha256"] or "", class_="range hash")]
+    if file.get("note"):
+        name.append(tag("span", file["note"], class_="range"))
+    words = [str(file[key] or "–") for key in ("container", "encoding", "format")]
+    return [name, *words, number(file["rows"]), number(file["rejected"])]
 
 
 def _hash(value: str | None) -> Child:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tanzim.core.charts import Bar, Line, histogram, interval_bars, line_chart, thin, ticks
-from tanzim.core.units import duration, number, size
+from tanzim.core.units import count, duration, number, size
 
 
 def classed(svg: str, name: str) -> list[ET.Element]:
@@ -102,7 +102,8 @@ def test_numbers_are_close_to_what_they_show(value):
     assert float(number(value).replace(",", "")) == pytest.approx(value, rel=1e-3)
 
 
-def test_sizes_and_durations():
+def test_sizes_durations_and_counts():
+    assert [count(n, "row") for n in (0, 1, 1200)] == ["0 rows", "1 row", "1,200 rows"]
     assert [size(n) for n in (0, 999, 1000, 538_400_000, 3.1e12)] == [
         "0 B",
         "999 B",

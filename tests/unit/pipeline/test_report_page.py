@@ -13,6 +13,8 @@ from synthetic_run import HOSTILE, make_run
 from tanzim.core.errors import RunError
 from tanzim.core.files import read_json, write_json
 from tanzim.core.run import RunFolder
+from tanzim.data.config import DataConfig
+from tanzim.data.prepare import prepare
 from tanzim.pipeline.report import report_page, write_report
 
 FILES = {
@@ -163,7 +165,7 @@ def test_few_items_appear_once(folder):
     lines = (folder.evaluation / "items.jsonl").read_text().splitlines()[:5]
     (folder.evaluation / "items.jsonl").write_text("\n".join(lines) + "\n")
     html = report_page(folder)
-    assert html.count('class="item"') == 5
+    assert html.count("<h4>reference</h4>") == 5
 
 
 def test_an_evaluation_of_losses_alone_is_told(folder):
@@ -181,3 +183,24 @@ def test_the_file_is_written_and_needs_no_other(folder, tmp_path):
     alone = tmp_path / "alone.html"
     shutil.copy(path, alone)
     assert not re.search(r"(src|href)=\"(?!#)|url\(|@import", alone.read_text(encoding="utf-8"))
+
+
+def test_the_report_of_real_data_is_shown(folder, tmp_path):
+    rows = [{"text": f"متن شمارهٔ {n} دربارهٔ چیزی", "label": "خوب" if n % 2 else "bad"} for n in range(200)]
+    source = tmp_path / "دیدگاه‌ها.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    source.write_text("\n".join([*lines[:199], '{"text": "cut off']), encoding="utf-8")
+    held = tmp_path / "held.jsonl"
+    held.write_text("\n".join(lines[-21:-1]), encoding="utf-8")
+    shutil.rmtree(folder.data)
+    report = prepare(DataConfig(path=str(source), test_path=str(held)), folder.data, seed=1)
+    text = " ".join(read(report_page(folder)).text.split())
+    assert report.reason in text
+    assert f"1 row ({100 / 220:.2f} %) could not be used" in text
+    assert f"{report.leakage['exact']} exact, {report.leakage['near']} near" in text
+    assert report.leakage["exact"] > 0
+    for reason in report.rejected:
+        assert reason in text
+    for fingerprint in report.fingerprints.values():
+        assert fingerprint in text
+    assert str(report.files[0]["sha256"]) in text
