@@ -70,27 +70,30 @@ class OneProductLinear(PeftLinear):
 
 
 def active(layer: PeftLinear) -> str | None:
-    """Return the one adapter to train in ``layer``, or None where one product is not what peft computes.
+    """Return the adapter to train in ``layer`` as one product, or None where peft's own form is needed."""
+    name = plain_adapter(layer) if layer.training else None
+    base: Any = layer.base_layer
+    if name is None or torch.is_autocast_enabled(base.weight.device.type):
+        return None
+    wide = base.weight.dtype in WIDE_DTYPES and layer.lora_A[name].weight.dtype == base.weight.dtype
+    return name if wide and not base.weight.requires_grad else None
 
-    That is with dropout, without training, merged, disabled, several adapters at once, a LoRA variant,
-    a base layer other than a frozen plain linear one, or half precision.
+
+def plain_adapter(layer: PeftLinear) -> str | None:
+    """Return the one active adapter of ``layer`` if it computes x·Wᵀ + s·(x·Aᵀ)·Bᵀ and nothing else.
+
+    It does not with dropout, when merged, disabled, with several adapters at once, as a LoRA variant,
+    or on a base layer other than a plain linear one.
     """
     names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if not layer.training or layer.disable_adapters or layer.merged or len(names) != 1:
+    if layer.disable_adapters or layer.merged or len(names) != 1:
         return None
-    name, base = names[0], layer.base_layer
-    if (
-        type(base) is not nn.Linear
-        or base.weight.requires_grad
-        or torch.is_autocast_enabled(base.weight.device.type)
-    ):
+    name = names[0]
+    if type(layer.base_layer) is not nn.Linear or layer.fan_in_fan_out:
         return None
     if layer.lora_variant.get(name) is not None or layer.lora_bias.get(name, False):
         return None
-    if not isinstance(layer.lora_dropout[name], nn.Identity) or layer.fan_in_fan_out:
-        return None
-    wide = base.weight.dtype in WIDE_DTYPES and layer.lora_A[name].weight.dtype == base.weight.dtype
-    return name if wide else None
+    return name if isinstance(layer.lora_dropout[name], nn.Identity) else None
 
 
 def pays(rows: int, base: nn.Linear) -> bool:
