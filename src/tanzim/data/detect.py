@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from tanzim.core.errors import DataError
@@ -320,8 +320,17 @@ def detect(rows: Sequence[Json], config: DataConfig, where: str = "data") -> Det
     for detector in detectors:
         found = detector(sample)
         if found is not None:
-            return found
+            return _with_unused(found, sample)
     _unknown(sample, config, where)
+
+
+def _with_unused(found: Detection, sample: _Sample) -> Detection:
+    """Say which columns play no part."""
+    unused = [name for name in sample.names if name not in found.columns.values()]
+    if not unused:
+        return found
+    shown = ", ".join(f"'{name}'" for name in unused[:6]) + (", …" if len(unused) > 6 else "")
+    return replace(found, reason=f"{found.reason}; not used: {shown}")
 
 
 def _implied(mapped: dict[str, str]) -> list[Callable[[_Sample], Detection | None]]:

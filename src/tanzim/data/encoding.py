@@ -110,9 +110,9 @@ def open_content(path: Path, encoding: str = "auto") -> Content:
     """
     chunks = read_bytes(path)
     head = next(chunks, b"")
-    if not head.strip():
-        raise DataError("the file is empty", where=str(path), fix="remove it, or fetch it again")
     mark, marked = next(((m, name) for m, name in _MARKS if head.startswith(m)), (b"", None))
+    if not head[len(mark) :].strip():
+        raise DataError("the file is empty", where=str(path), fix="remove it, or fetch it again")
     if encoding != "auto":
         try:
             named = codecs.lookup(encoding).name

@@ -57,12 +57,13 @@ def is_lines(name: str, head: bytes, codec: str) -> bool:
     if text.startswith("["):
         return False
     first, newline, rest = text.partition("\n")
+    named = name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+    more = rest.lstrip().startswith("{")
     try:
         _, end = json.JSONDecoder().raw_decode(first)
     except (ValueError, RecursionError):
-        named = name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
-        return named and (not newline or rest.lstrip().startswith("{"))
-    return not first[end:].strip()
+        return named and (not newline or more)
+    return not first[end:].strip() and (named or more)
 
 
 def read_json_lines(content: Content, source: str, limit: int) -> Iterator[Row | Rejected]:

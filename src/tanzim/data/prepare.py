@@ -127,7 +127,7 @@ def prepare(config: DataConfig, out: Path, *, seed: int, progress: Progress = no
             (out / "rejected.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as rejects,
             Spill(work, near, derive(seed, "data", "minhash")) as spill,
         ):
-            reading = _read(config, spill, rejects, progress)
+            reading = _read(config, out, spill, rejects, progress)
         _check_rejects(reading, config, out)
         division = divide(spill, config, seed, progress)
         fingerprints = _write(spill, division, out, progress)
@@ -138,11 +138,11 @@ def prepare(config: DataConfig, out: Path, *, seed: int, progress: Progress = no
     return report
 
 
-def _read(config: DataConfig, spill: Spill, rejects: Any, progress: Progress) -> _Reading:  # noqa: ANN401 - a text file
+def _read(config: DataConfig, out: Path, spill: Spill, rejects: Any, progress: Progress) -> _Reading:  # noqa: ANN401 - a text file
     reading = _Reading()
     groups: list[Found] = []
     for paths in (config.path, config.validation_path, config.test_path):
-        groups.append(find(paths) if paths is not None else Found([]))
+        groups.append(find(paths, out) if paths is not None else Found([]))
     for group, found in enumerate(groups):
         reading.skipped += found.skipped
         for source in found.sources:

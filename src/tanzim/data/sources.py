@@ -84,8 +84,12 @@ class Opened:
     meter: Meter = field(default_factory=Meter)
 
 
-def find(paths: str | list[str]) -> Found:
+def find(paths: str | list[str], out: Path | None = None) -> Found:
     """Expand files, folders, globs and hub ids, in the order given (names sorted within a folder).
+
+    Args:
+        paths: what ``data.path`` says.
+        out: a folder that is written to, and never read from.
 
     Raises:
         DataError: there is no such file, or a folder or glob holds nothing that can be read.
@@ -102,7 +106,7 @@ def find(paths: str | list[str]) -> Found:
             continue
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = _in_folder(path)
+            inside = _in_folder(path, out)
         elif path.exists():
             inside = Found([Source(str(path), path)])
         else:
@@ -113,8 +117,10 @@ def find(paths: str | list[str]) -> Found:
     return Found(list(unique.values()), skipped)
 
 
-def _in_folder(folder: Path) -> Found:
+def _in_folder(folder: Path, out: Path | None) -> Found:
+    ours = out.resolve() if out else None
     files = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = [p for p in files if ours is None or not p.resolve().is_relative_to(ours)]
     found = _sift([p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)])
     if not found.sources:
         raise DataError(

@@ -88,12 +88,12 @@ def _has_header(rows: list[list[str]]) -> bool:
         return False
     first, rest = rows[0], rows[1:]
     named = [cell.strip() for cell in first if cell.strip()]
-    if len({*named}) != len(named) or not named or any(re.fullmatch(r"[-+\d.,/: ]+", n) for n in named):
+    if not named or any(re.fullmatch(r"[-+\d.,/: ]+", name) for name in named):
         return False
     if sum(normal(name) in KNOWN_COLUMNS for name in named) * 2 >= len(named):
         return True
-    if len(rest) < 2:
-        return all(re.fullmatch(r"\w[\w .()-]{0,40}", name) for name in named)
+    if len({*named}) != len(named) or len(rest) < 2:
+        return len({*named}) == len(named) and all(re.fullmatch(r"\w[\w .()-]{0,40}", n) for n in named)
     for index, cell in enumerate(first):
         column = [row[index] for row in rest if index < len(row)]
         if cell in column and len({*column}) < 0.5 * len(column):  # a class, such as ham or spam
