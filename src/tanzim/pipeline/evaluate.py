@@ -12,11 +12,12 @@ from tanzim.core.run import RunFolder
 from tanzim.data.store import ExampleStore
 from tanzim.evaluate.answers import HeldoutLoss, System
 from tanzim.evaluate.measure import evaluate as measure
-from tanzim.evaluate.report import EvalReport
+from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.opened import Opened, open_base
 from tanzim.pipeline.prepare import prepare_data
+from tanzim.pipeline.proof import write_card
 from tanzim.pipeline.report import write_report
 from tanzim.pipeline.tokens import conversations
 from tanzim.pipeline.workspace import open_run
@@ -55,6 +56,7 @@ def evaluate(config: Config, *, reporter: Reporter = _QUIET) -> EvalReport:
             progress=progress,
         )
     folder.write_manifest(replace(manifest, status="evaluated"))
+    write_card(config, folder, table_rows(report))
     write_report(folder)
     return report
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from tanzim.adapters.config import LoraConfig
 from tanzim.adapters.fast import accelerate
@@ -27,7 +26,7 @@ from tanzim.models.resolve import Base
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.plan import plan_run, write_measured
 from tanzim.pipeline.prepare import prepare_data
-from tanzim.pipeline.proof import finish_adapter
+from tanzim.pipeline.proof import finish
 from tanzim.pipeline.tokens import Ready, SplitTokens, ready, tokenise
 from tanzim.pipeline.workspace import open_run
 from tanzim.train.engine import TrainResult, train
@@ -100,10 +99,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter = _Q
         result=_plain(asdict(result)),
         environment=manifest.environment | {"choices": reporter.choices},
     )
-    if isinstance(model, PeftModel):
-        finish_adapter(config, folder, setup, model, manifest, reporter)
-    else:
-        setup.tokenizer.save_pretrained(folder.model)
+    finish(config, folder, setup, model, manifest, reporter)
     folder.write_manifest(replace(manifest, status="trained"))
     return Finetuned(folder, result.output, manifest.result)
 
@@ -139,7 +135,7 @@ def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:
 
     def on_line(line: Json) -> None:
         if line["kind"] == "event":
-            reporter.say(line["text"])
+            reporter.say(line["message"])
             return
         if line["kind"] == "eval":
             latest["eval"] = f" · validation {line['loss']:.3f}"

@@ -1,0 +1,97 @@
+"""``tanzim export``: the adapter, or a whole model, proven equal to what was trained."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tanzim.core.errors import ConfigError, RunError
+from tanzim.core.files import new_folder, read_json
+from tanzim.core.progress import Reporter
+from tanzim.evaluate.report import EvalReport, table_rows
+from tanzim.export.adapter import verify_adapter
+from tanzim.export.merge import merge as merge_adapter
+from tanzim.export.verify import observer
+from tanzim.pipeline.config import Config
+from tanzim.pipeline.evaluate import trained_run
+from tanzim.pipeline.opened import open_base
+from tanzim.pipeline.proof import card, proof_prompts, said
+from tanzim.pipeline.tokens import ready
+
+_QUIET = Reporter()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Where an export is, and how it was proven, a line per form."""
+
+    path: Path
+    proof: tuple[str, ...]
+
+
+def export(
+    config: Config,
+    *,
+    merge: bool = False,
+    output: str | Path | None = None,
+    reporter: Reporter = _QUIET,
+) -> Exported:
+    """Write the trained adapter, or with ``merge`` a whole model, and prove it equals what was trained.
+
+    Args:
+        config: the project; its run must be trained.
+        merge: merge the adapter into the base weights.
+        output: where to; unset: ``exports/`` in the run directory.
+        reporter: takes the progress.
+
+    Raises:
+        RunError: the run is not trained, or has no adapter to merge.
+        ConfigError: ``output`` exists and is no export.
+        DriftError: the export behaves otherwise than what was trained; nothing is written.
+
+    """
+    folder = trained_run(config)
+    kind = "merged" if merge else "adapter"
+    target = Path(output) if output is not None else folder.path / "exports" / kind
+    if target.exists() and any(target.iterdir()) and not (target / "tanzim.json").is_file():
+        raise ConfigError("the folder exists and holds other things", where=str(target), fix="choose another")
+    if not folder.adapter.is_dir():
+        raise RunError(
+            "every weight was trained: there is no adapter to export",
+            where=str(folder.path),
+            fix=f"the whole model is in {folder.model}",
+        )
+    setup = ready(config.model, reporter)
+    prompts = proof_prompts(config, folder, setup)
+    found = folder.evaluation / "report.json"
+    table = table_rows(EvalReport.from_json(read_json(found))) if found.is_file() else []
+    with reporter.task(f"exporting the {kind} form"):
+        if merge:
+            parity = merge_adapter(
+                setup.base,
+                folder.adapter,
+                target,
+                config.export,
+                prompts,
+                tokenizer=setup.tokenizer,
+                stop_ids=setup.renderer.stop_ids,
+                card=card(config, folder.read_manifest(), table, library="transformers"),
+            )
+            return Exported(target, (said(parity),))
+        opened = open_base(config.model, reporter=reporter)
+        opened.engine.add_adapter(config.name, folder.adapter)
+        with opened.engine.lend(config.name) as model, new_folder(target) as temporary:
+            shutil.copytree(folder.adapter, temporary, dirs_exist_ok=True)
+            parity = verify_adapter(
+                temporary,
+                base=setup.base,
+                reference=observer(
+                    model, stop_ids=setup.renderer.stop_ids, new_tokens=config.export.new_tokens
+                ),
+                prompts=prompts,
+                config=config.export,
+                stop_ids=setup.renderer.stop_ids,
+                decode=setup.tokenizer.decode,
+            )
+    return Exported(target, (said(parity),))

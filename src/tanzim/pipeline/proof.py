@@ -1,0 +1,108 @@
+"""What leaves a run is complete and proven: card, tokenizer, and the same behaviour as what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from tanzim.core.files import write_text
+from tanzim.core.progress import Reporter
+from tanzim.core.run import RunFolder, RunManifest
+from tanzim.data.prepare import DataReport
+from tanzim.data.store import ExampleStore
+from tanzim.export.adapter import complete, verify_adapter, verify_model
+from tanzim.export.card import model_card
+from tanzim.export.verify import Parity, observer
+from tanzim.pipeline.config import Config
+from tanzim.pipeline.tokens import Ready, conversations
+
+
+def finish(
+    config: Config,
+    folder: RunFolder,
+    setup: Ready,
+    model: nn.Module,
+    manifest: RunManifest,
+    reporter: Reporter,
+) -> Parity:
+    """Complete the trained weights' folder, and prove that strangers' tools make the same model of it.
+
+    Args:
+        config: the project.
+        folder: the run.
+        setup: base, tokenizer and renderer.
+        model: what was trained, in memory, holding the chosen weights.
+        manifest: the run's manifest, for the card.
+        reporter: takes the outcome.
+
+    Raises:
+        DriftError: the saved weights behave otherwise than ``model``.
+
+    """
+    lora = config.train.adapter.type == "lora"
+    output = folder.adapter if lora else folder.model
+    stop_ids = setup.renderer.stop_ids
+    complete(
+        output, base=setup.base, tokenizer=setup.tokenizer, stop_ids=stop_ids, card=card(config, manifest)
+    )
+    with reporter.task("proving the export"):
+        common = {
+            "reference": observer(model, stop_ids=stop_ids, new_tokens=config.export.new_tokens),
+            "prompts": proof_prompts(config, folder, setup),
+            "config": config.export,
+            "stop_ids": stop_ids,
+            "decode": setup.tokenizer.decode,
+        }
+        parity = verify_adapter(output, base=setup.base, **common) if lora else verify_model(output, **common)
+    reporter.say(said(parity))
+    return parity
+
+
+def said(parity: Parity) -> str:
+    """Say a proof in one line."""
+    text = f"{parity.form} form: {parity.texts_equal} of {parity.prompts} greedy texts equal"
+    if parity.max_logprob_difference is not None:
+        text += (
+            f", log-probabilities within {parity.max_logprob_difference:.1e} (tolerance {parity.tolerance:g})"
+        )
+    return text
+
+
+def proof_prompts(config: Config, folder: RunFolder, setup: Ready) -> list[list[int]]:
+    """Return the prompts an export is compared on: held-out ones, or where there are none, trained ones."""
+    labels = list(DataReport.read(folder.data).labels)
+    prompts: list[list[int]] = []
+    for split in ("test", "validation", "train"):
+        store = ExampleStore(folder.data / f"{split}.arrow")
+        few = (store[index] for index in range(min(len(store), 4 * config.export.prompts)))
+        for example in conversations(few, config.data, labels):
+            if example.kind == "messages" and len(example.messages) > 1:
+                prompts.append(setup.renderer.prompt(example.messages[:-1], example.tools))
+            elif example.text:
+                prompts.append(setup.tokenizer(example.text, add_special_tokens=False)["input_ids"][:32])
+        if len(prompts) >= config.export.prompts:
+            break
+    return prompts[: config.export.prompts]
+
+
+def card(
+    config: Config, manifest: RunManifest, table: Sequence[Sequence[str]] = (), *, library: str | None = None
+) -> str:
+    """Return the model card of a run; ``library`` is peft for an adapter, transformers for a whole model."""
+    train = config.train
+    settings = {
+        "adapter": train.adapter.model_dump(),
+        "learning_rate": train.learning_rate,
+        "epochs": train.epochs,
+        "tokens_per_step": train.tokens_per_step,
+        "train_on": config.model.train_on,
+    }
+    library = library or ("peft" if train.adapter.type == "lora" else "transformers")
+    return model_card(manifest, library=library, settings=settings, table=table)
+
+
+def write_card(config: Config, folder: RunFolder, table: Sequence[Sequence[str]]) -> None:
+    """Write the card again, now with the evaluation's table."""
+    output = folder.adapter if config.train.adapter.type == "lora" else folder.model
+    write_text(output / "README.md", card(config, folder.read_manifest(), table))
