@@ -123,6 +123,18 @@ def test_nothing_is_clipped_and_text_stands_out(tab, name, width, dark, request)
     assert tab.value(ratio) == []
 
 
+def test_print_is_light_and_shows_what_is_folded(tab, report):
+    tab.open(report, dark=True)
+    folded = """Math.min(...[...document.querySelectorAll('details > :last-child')].map(
+      e => e.checkVisibility() ? e.getBoundingClientRect().height : 0))"""
+    assert tab.value(folded) == 0
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    tab.send("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    assert tab.value(folded) > 10
+    assert tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tab.send("Emulation.setEmulatedMedia", media="")
+
+
 def test_persian_runs_right_to_left_and_english_left_to_right_in_the_report(tab, report):
     tab.open(report)
     for side in sides(tab, ".item .text", "سلام"):
