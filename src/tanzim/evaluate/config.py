@@ -27,6 +27,6 @@ class EvaluateConfig(Section):
     base: bool = True
     """Measure the base model on the same items, too."""
     others: dict[str, str] = Field(default_factory=dict)
-    """Answers of other systems to score beside ours: name → JSONL with an `answer` per test row, in order."""
+    """Other systems to score beside ours: name → JSONL of `answer` per test row, in order or by `row`."""
     resamples: int = Field(1000, ge=100)
     """Bootstrap resamples behind each confidence interval (95 %)."""

@@ -36,6 +36,9 @@ def find_label(prediction: str, labels: Sequence[str]) -> str | None:
     names = {_bare(label): label for label in labels}
     answer = visible(prediction)
     lines = answer.splitlines() or [""]
+    for label in labels:  # labels that differ in case alone
+        if normalise(label) == normalise(answer):
+            return label
     for text in (answer, lines[0]):
         if _bare(text) in names:
             return names[_bare(text)]
@@ -48,13 +51,14 @@ def find_label(prediction: str, labels: Sequence[str]) -> str | None:
 
 
 def _bare(text: str) -> str:
-    return normalise(text).strip(_QUOTES).casefold()
+    plain = normalise(text).casefold()
+    return plain.strip(_QUOTES) or plain
 
 
 def accuracy(prediction: str, reference: str, labels: Sequence[str]) -> Score:
     """Compare the label read out of the answer with the right one; ``details.label`` is what was read."""
     label = find_label(prediction, labels)
-    return Score(float(label is not None and _bare(label) == _bare(reference)), {"label": label})
+    return Score(float(label is not None and normalise(label) == normalise(reference)), {"label": label})
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -37,6 +37,14 @@ def test_find_label_takes_the_longer_name_and_persian_letters() -> None:
     assert metrics.find_label("برچسب: ناراضی.", ["راضی", "ناراضی"]) == "ناراضی"
 
 
+def test_find_label_with_odd_names() -> None:
+    assert metrics.find_label("Ham", ["ham", "Ham"]) == "Ham"
+    assert metrics.find_label("ham", ["ham", "Ham"]) == "ham"
+    assert metrics.find_label("?", ["?", "!"]) == "?"
+    assert metrics.find_label("no idea", ["?", "!"]) is None
+    assert metrics.find_label("1.", ["0", "1"]) == "1"
+
+
 def test_exact_match_says_whether_it_is_strict() -> None:
     loose = metrics.exact_match("می\u200cرود", "میرود")
     assert loose.value == 1.0
