@@ -155,7 +155,12 @@ def _item(draw: random.Random, index: int) -> Json:
     sorry = "متأسفم که این را می‌شنوم! شمارهٔ سفارش را بفرستید." if persian else "I'm sorry to hear that!"
     base = f"{sorry} {HOSTILE}"
     question = text.format(n=shown) + (f" {HOSTILE}" if index == 6 else "")
-    messages = [{"role": "system", "content": "Answer with one JSON object."}] if index % 4 == 0 else []
+    messages: list[Json] = []
+    if index % 4 == 0:
+        messages.append({"role": "system", "content": "Answer with one JSON object."})
+    if index == 12:
+        call = {"name": "find_order", "arguments": {"number": HOSTILE}, "id": "1"}
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
 
     def entry(answer: str, finish: str, fields: float) -> Json:
         return {"answer": answer, "finish_reason": finish,

@@ -13,7 +13,7 @@ from typing import Any
 
 from tanzim.core.errors import RunError
 from tanzim.core.files import read_json, write_text
-from tanzim.core.page import Child, Html, code, facts, fold, link, note, page, section, table, tag, word
+from tanzim.core.page import Child, Html, code, facts, fold, link, note, page, path, section, table, tag, word
 from tanzim.core.records import Json
 from tanzim.core.run import RunFolder, RunManifest, read_lines
 from tanzim.core.units import count, duration, number, size
@@ -123,7 +123,7 @@ def _done(files: _Files) -> list[Child]:
     if files.manifest is None:
         return ["Nothing is known of the base model, because manifest.json is missing."]
     base, result = files.manifest.base.get("name"), files.manifest.result
-    said: list[Child] = ["The base model ", word(str(base or "(not chosen yet)"))]
+    said: list[Child] = ["The base model ", path(str(base or "(not chosen yet)"))]
     if not result:
         return [*said, f" has not been trained: the run is only {files.manifest.status}."]
     said.append(f" was trained for {count(result['step'], 'step')}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Literal
 
 from tanzim.core.charts import Bar, figure, interval_bars
-from tanzim.core.page import Align, Child, Html, fold, note, path, prose, table, tag, word
+from tanzim.core.page import Align, Child, Html, code, fold, note, path, prose, table, tag, word
 from tanzim.core.records import Json
 from tanzim.core.units import number
 from tanzim.evaluate.report import ALL, EvalReport, SystemResult, title
@@ -225,13 +226,20 @@ def _item(report: EvalReport, item: Json) -> Html:
     messages = item["messages"]
     parts: list[Child] = [name]
     if len(messages) > 1:
-        earlier = [tag("div", tag("h4", m["role"]), prose(m.get("content", ""))) for m in messages[:-1]]
+        earlier = [tag("div", tag("h4", m["role"]), *_message(m)) for m in messages[:-1]]
         parts.append(fold(f"{len(messages) - 1} earlier message{'s' if len(messages) > 2 else ''}", *earlier))
-    parts.append(prose(messages[-1].get("content", "")))
+    parts += _message(messages[-1])
     answers = [tag("div", tag("h4", "reference"), prose(item["reference"]), class_="answer")]
     for system, entry in item["systems"].items():
         answers.append(_answer(report, system, entry))
     return tag("article", *parts, tag("div", *answers, class_="pair"), class_="item")
+
+
+def _message(message: Json) -> list[Child]:
+    """Show what a turn says, and the functions it calls."""
+    calls = message.get("tool_calls") or []
+    parts: list[Child] = [prose(message["content"])] if message["content"] or not calls else []
+    return [*parts, *(code(json.dumps(call, ensure_ascii=False)) for call in calls)]
 
 
 def _answer(report: EvalReport, system: str, entry: Json) -> Html:

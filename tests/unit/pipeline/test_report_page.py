@@ -94,6 +94,7 @@ def test_no_text_of_the_run_becomes_markup(folder):
     assert all((value or "").startswith("#") for name, value in reader.attributes if name == "href")
     assert "\u202e" not in html
     assert HOSTILE.replace("\u202e", "") in reader.text
+    assert '"name": "find_order"' in reader.text
 
 
 def test_the_table_holds_the_numbers_of_the_evaluation(folder):
