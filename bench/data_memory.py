@@ -66,7 +66,8 @@ def main() -> None:
             )
             result = {**json.loads(done.stdout.splitlines()[-1]), "file_mb": round(size, 1)}
             print(
-                f"{result['rows']:>10,} rows  {result['file_mb']:>7} MB file  peak {result['peak_mb']:>6} MB  "
+                f"{result['rows']:>10,} rows  {result['file_mb']:>7} MB file  "
+                f"peak {result['peak_mb']:>6} MB  "
                 f"{result['seconds']:>6} s",
                 flush=True,
             )

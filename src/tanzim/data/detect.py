@@ -100,7 +100,8 @@ def _turns_column(sample: _Sample) -> str | None:
     if "messages" in sample.mapped:
         return sample.mapped["messages"]
     usual = [sample.first([name]) for name in names.MESSAGES]
-    for name in [*filter(None, usual), *sample.names]:
+    others = [n for n in sample.names if names.normal(n) not in (*names.PROMPT, *names.COMPLETION)]
+    for name in [*filter(None, usual), *others]:
         if sample.mostly(name, lambda value: as_turns(value) is not None):
             return name
     return None

@@ -25,6 +25,7 @@ from tanzim.data.tables import parquet_rows
 LOOK = 5000  # rows of each source that are looked at
 FILES = 50  # sources that are looked at
 FEW = 1000  # examples below which the guide advises against fine-tuning on its own (its chapter 2)
+_SCRIPTS = 1000  # examples whose letters are counted
 _ZWNJ = "\u200c"
 _LETTERS_PERSIAN = frozenset("پچژگکی")
 _LETTERS_ARABIC = frozenset("ةىإأ")
@@ -91,7 +92,8 @@ class _Tally:
     def add(self, example: Example) -> None:
         text = _text(example)
         self.lengths.append(characters(example))
-        self.letters += scripts(text)
+        if len(self.examples) < _SCRIPTS:
+            self.letters += scripts(text)
         self.zwnj += _ZWNJ in text
         self.kinds[example.kind] += 1
         if example.kind == "labelled":

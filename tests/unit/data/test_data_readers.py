@@ -76,7 +76,7 @@ def test_folder_and_glob_mix_containers(tmp_path: Path) -> None:
     for other in ("README.md", ".hidden.jsonl", "picture.png"):
         (tmp_path / other).write_bytes(b"x")
     found = find(str(tmp_path))
-    assert [Path(s.name).name for s in found.sources] == sorted(CONTENTS) + ["c.jsonl"]
+    assert [Path(s.name).name for s in found.sources] == [*sorted(CONTENTS), "c.jsonl"]
     assert sorted(Path(s).name for s in found.skipped) == ["README.md", "picture.png"]
     assert [Path(s.name).name for s in find(str(tmp_path / "*.csv")).sources] == ["a.csv", "b.csv"]
     both = find([str(tmp_path / "a.csv"), str(tmp_path / "*.csv")]).sources
@@ -150,7 +150,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     rows=st.lists(st.dictionaries(st.text(), JSON, min_size=1), min_size=1, max_size=8),
     indent=st.sampled_from([None, 2]),
