@@ -51,7 +51,7 @@ def main() -> None:
         }
         for name, scores in ((name, measured[name]["metrics"]) for name in ("base", "tuned"))
     }
-    train, items = data["counts"]["train"], evaluation["items"]
+    train, items = data["splits"]["train"], evaluation["items"]
     tuned = result["tuned"]["macro_f1"]
     finish(
         {**result, "train_messages": train, "test_messages": items, "seconds": round(seconds, 1)},
