@@ -148,7 +148,7 @@ def line_chart(
     everything = [point for line in clean for point in line.points]
     xs, ys = [x for x, _ in everything], [y for _, y in everything]
     x_ticks = ticks(min(xs), max(xs), 6)
-    frame = _Frame(64, 744, 14, 236, x_ticks, ticks(min(ys), max(ys)))
+    frame = _Frame(64, 732, 14, 236, x_ticks, ticks(min(ys), max(ys)))
     parts = frame.axes(x_name)
     if mark:
         x = frame.at_x(mark[0])
@@ -202,7 +202,7 @@ def histogram(
         colour: 0 to 5.
 
     """
-    frame = _Frame(48, 388, 10, 150, [0, len(counts)], ticks(0, max(counts) or 1, 4))
+    frame = _Frame(48, 378, 10, 150, [0, len(counts)], ticks(0, max(counts) or 1, 4))
     every = math.ceil(len(edges) / 7)
     parts = frame.axes(x_name, [(index, number(edges[index])) for index in range(0, len(edges), every)])
     bins = list(zip(itertools.pairwise(edges), counts, strict=True))
