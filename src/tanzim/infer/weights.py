@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -34,9 +35,15 @@ class Weights:
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        self.wrap(model)
+
+    def wrap(self, model: PreTrainedModel | PeftModel) -> None:
+        """Take ``model`` from now on: loading an adapter makes a new one of the old."""
         self._model = model
-        self._merged: dict[int, nn.Linear] = {}
-        self._merged_of: tuple[str, int] | None = None
+        self._places = _places(self.bare)
+        self._base = [cast(nn.Module, layer.get_base_layer()) for _, _, layer in self._places]
+        self._merged: _Merged | None = None
+        self._apart: set[str] = set()  # adapters that are not merged
 
     @property
     def bare(self) -> PreTrainedModel:
@@ -49,10 +56,6 @@ class Weights:
         """Names of the adapters that are loaded."""
         return tuple(self._model.peft_config) if isinstance(self._model, PeftModel) else ()
 
-    def wrap(self, model: PeftModel) -> None:
-        """Take the model that loading an adapter made of the former one."""
-        self._model = model
-
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
         """Make the model compute with ``adapter`` (None: as the base) inside the block.
@@ -64,51 +67,73 @@ class Weights:
         if adapter is not None and adapter not in self.adapters:
             known = ", ".join(self.adapters) or "none"
             raise ModelError(f"there is no adapter '{adapter}' (loaded: {known})")
-        places = self._places()
-        if adapter is not None and not all(_mergeable(layer, adapter) for _, _, layer in places):
-            with _selected([layer for _, _, layer in places], adapter):
+        lent = self._base if adapter is None else self._merge(adapter)
+        if adapter is not None and lent is None:
+            with _selected([layer for _, _, layer in self._places], adapter):
                 yield
             return
-        if adapter is not None:
-            self._merge(adapter, places)
-        for parent, name, layer in places:
-            base = layer.get_base_layer()
-            lent = base if adapter is None else self._merged.get(id(layer), base)
-            parent._modules[name] = lent
+        for (parent, name, _), module in zip(self._places, lent or (), strict=True):
+            parent._modules[name] = module
         try:
             yield
         finally:
-            for parent, name, layer in places:
+            for parent, name, layer in self._places:
                 parent._modules[name] = cast(nn.Module, layer)
 
-    def _places(self) -> list[Place]:
-        """Find the adapted layers; looked up each time, for adapters and fused layers come and go."""
-        return [
-            (parent, name, cast(BaseTunerLayer, child))
-            for parent in self.bare.modules()
-            if not isinstance(parent, BaseTunerLayer)
-            for name, child in parent._modules.items()
-            if isinstance(child, BaseTunerLayer)
-        ]
-
     @torch.no_grad()
-    def _merge(self, adapter: str, places: list[Place]) -> None:
-        """Form the merged layers of ``adapter``, unless they are there and its weights unchanged."""
-        layers = [cast(LoraLinear, layer) for _, _, layer in places]
-        layers = [layer for layer in layers if adapter in layer.lora_A]
-        pairs = [_factors(layer, adapter) for layer in layers]
-        state = (adapter, sum(a_RI._version + b_OR._version for a_RI, b_OR in pairs))
-        if self._merged_of == state:
-            return
-        self._merged.clear()
-        for layer, (a_RI, b_OR) in zip(layers, pairs, strict=True):
+    def _merge(self, adapter: str) -> list[nn.Module] | None:
+        """Return the layers that compute as ``adapter``, one per place; None if merging is not exact."""
+        held = self._merged
+        if held is not None and held.adapter == adapter and held.version == _version(held.sources):
+            return held.layers
+        if adapter not in self._apart and not all(_mergeable(layer, adapter) for _, _, layer in self._places):
+            self._apart.add(adapter)
+        if adapter in self._apart:
+            return None
+        self._merged = None  # frees the other adapter's before these are made
+        layers: list[nn.Module] = []
+        sources: list[Tensor] = []
+        for _, _, place in self._places:
+            layer = cast(LoraLinear, place)
             base = cast(nn.Linear, layer.get_base_layer())
+            if adapter not in layer.lora_A:
+                layers.append(base)
+                continue
+            factors = _factors(layer, adapter)
             merged = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-            weight_OI = effective(base.weight, a_RI, b_OR, layer.scaling[adapter])
+            weight_OI = effective(base.weight, *factors, layer.scaling[adapter])
             merged.weight = nn.Parameter(weight_OI, requires_grad=False)
             merged.bias = base.bias
-            self._merged[id(layer)] = merged
-        self._merged_of = state
+            layers.append(merged)
+            sources += factors
+        self._merged = _Merged(adapter, layers, sources, _version(sources))
+        return layers
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """The merged layers of one adapter, and the state of the matrices they were made of."""
+
+    adapter: str
+    layers: list[nn.Module]
+    sources: list[Tensor]
+    version: int
+
+
+def _version(tensors: list[Tensor]) -> int:
+    """Return a number that grows when one of the tensors is changed in place."""
+    return sum(tensor._version for tensor in tensors)
+
+
+def _places(model: nn.Module) -> list[Place]:
+    """Find the adapted layers in the module tree."""
+    return [
+        (parent, name, cast(BaseTunerLayer, child))
+        for parent in model.modules()
+        if not isinstance(parent, BaseTunerLayer)
+        for name, child in parent._modules.items()
+        if isinstance(child, BaseTunerLayer)
+    ]
 
 
 def _factors(layer: LoraLinear, adapter: str) -> tuple[Tensor, Tensor]:
