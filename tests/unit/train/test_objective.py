@@ -59,7 +59,7 @@ def families() -> dict[str, Any]:
     register()
     torch.manual_seed(0)
     return {
-        "llama": lambda: tiny_llama(),
+        "llama": tiny_llama,
         "gemma2": lambda: Gemma2ForCausalLM(
             Gemma2Config(**SMALL, final_logit_softcapping=0.3, attn_logit_softcapping=None)
         ),
