@@ -121,10 +121,15 @@ def _tokens(draw: random.Random) -> Json:
 def _plan() -> Json:
     memory = {"weights": 538_000_000, "gradients": 19_600_000, "optimiser": 39_100_000,
               "activations": 1_610_000_000, "logits": 403_000_000}  # fmt: skip
+    machine = {"device": "2 CPU cores", "cores": 2, "memory": 14_000_000_000, "held": 612_000_000,
+               "disk": 40_000_000_000, "flops": 1.1e11}  # fmt: skip
     return {
-        "predicted": {"memory": memory, "peak_memory": 2_780_000_000, "seconds": 231.0, "steps": 120,
-                      "tokens": 245_760, "disk": 61_000_000},
-        "measured": {"peak_memory": 2_912_000_000, "seconds": 254.7, "steps": 120, "tokens": 245_760},
+        "predicted": {"peak_memory": 2_780_000_000, "disk": 61_000_000, "tokens": 245_760,
+                      "trained_tokens": 61_233, "steps": 120, "seconds": 231.0, "tokens_per_s": 1_064.0,
+                      "memory_parts": memory, "disk_parts": {"checkpoints": 58_000_000},
+                      "numbers": {"layers": 30, "bytes_per_weight": 4}, "machine": machine},
+        "measured": {"peak_memory": 2_912_000_000, "disk": 63_100_000, "tokens": 245_760,
+                     "trained_tokens": 61_233, "steps": 120, "seconds": 254.7, "tokens_per_s": 964.9},
     }  # fmt: skip
 
 

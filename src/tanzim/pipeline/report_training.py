@@ -112,7 +112,8 @@ def _leaves(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 
 
 def _name(key: str) -> str:
-    return key.replace("_", " ").replace(".", ": ")
+    named = {"seconds": "time", "tokens_per_s": "tokens per second"}
+    return named.get(key, key.replace("_parts.", ": ").replace(".", ": ").replace("_", " "))
 
 
 def _show(key: str, value: Any) -> Child:  # noqa: ANN401 - any JSON value
@@ -125,7 +126,7 @@ def _show(key: str, value: Any) -> Child:  # noqa: ANN401 - any JSON value
             if isinstance(value, list)
             else str(value),
         )
-    if any(word in key for word in ("bytes", "memory", "disk")):
+    if any(word in key for word in ("bytes", "memory", "disk", "machine.held")):
         return size(value)
     if "seconds" in key or key.endswith("time"):
         return duration(value)

@@ -111,6 +111,9 @@ def test_the_table_holds_the_numbers_of_the_evaluation(folder):
     assert rows["held-out loss"] == ["2.6121", "0.3131", "–", "−88.0 %", ""]
     assert rows["field kind"][1].startswith("84.0 %")
     assert rows["peak memory"] == ["2.78 GB", "2.91 GB", "1.05"]
+    assert rows["time"] == ["3 min 51 s", "4 min 15 s", "1.10"]
+    assert rows["memory: logits"] == ["403 MB", "predicted"]
+    assert rows["machine: held"] == ["612 MB", "predicted"]
     assert rows["the row is not valid JSON"] == ["3"]
     assert rows["train"][:2] == ["1,980", "0"]
 
