@@ -41,7 +41,7 @@ class Weights:
         """Take ``model`` from now on: loading an adapter makes a new one of the old."""
         self._model = model
         self._places = _places(self.bare)
-        self._base = [cast(nn.Module, layer.get_base_layer()) for _, _, layer in self._places]
+        self._base = [layer.get_base_layer() for _, _, layer in self._places]
         self._merged: _Merged | None = None
         self._apart: set[str] = set()  # adapters that are not merged
 
