@@ -9,6 +9,8 @@ import pytest
 
 from tanzim.core.run import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 def tanzim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from tanzim.evaluate.report import EvalReport
     from tanzim.pipeline.export import Exported
     from tanzim.pipeline.finetune import Finetuned
+    from tanzim.pipeline.preview import Preview
     from tanzim.pipeline.run import Ran
+    from tanzim.train.plan import Plan
 
 console = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -177,3 +179,35 @@ def exported(result: Exported) -> None:
     for line in result.proof:
         console.print(f"[dim]·[/] {escape(line)}")
     done(f"exported: {result.path}")
+
+
+def preview(shown: Preview, html: str | None) -> None:
+    """Print examples with their trained and ignored tokens."""
+    from tanzim.pipeline.preview_page import preview_lines
+
+    for line in preview_lines(shown.samples, special_ids=shown.special_ids):
+        console.print(line)
+    if html is not None:
+        done(f"wrote {html}")
+
+
+def plan(predicted: Plan) -> None:
+    """Print a plan: what it takes, part by part, and the numbers behind it."""
+    from tanzim.core.units import number, size
+    from tanzim.pipeline.plan import summary
+
+    table = Table(title="plan", title_justify="left")
+    table.add_column("takes")
+    table.add_column("", justify="right")
+    for name, amount in predicted.memory.items():
+        table.add_row(f"memory: {name}", size(amount))
+    table.add_row("[bold]memory at the peak[/]", f"[bold]{size(predicted.peak_memory)}[/]")
+    table.add_row("memory free here", size(predicted.machine.memory + predicted.machine.held))
+    for name, amount in predicted.disk.items():
+        table.add_row(f"disk: {name}", size(amount))
+    table.add_row("disk free here", size(predicted.machine.disk))
+    for name, value in predicted.numbers.items():
+        shown = number(value) if isinstance(value, int | float) else str(value)
+        table.add_row(f"[dim]{escape(name.replace('_', ' '))}[/]", f"[dim]{escape(shown)}[/]")
+    console.print(table)
+    done(summary(predicted), "tanzim train")

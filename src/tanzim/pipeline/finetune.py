@@ -24,7 +24,7 @@ from tanzim.data.prepare import DataReport
 from tanzim.models.load import load_model, pick_device, pick_dtype
 from tanzim.models.resolve import Base
 from tanzim.pipeline.config import Config
-from tanzim.pipeline.plan import plan_run, write_measured
+from tanzim.pipeline.plan import plan_run, summary, write_measured
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import finish
 from tanzim.pipeline.tokens import Ready, SplitTokens, ready, tokenise
@@ -75,7 +75,9 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter = _Q
         return Finetuned(folder, _output(config, folder), manifest.result)
     setup = ready(config.model, reporter)
     splits = tokenise(config, folder, setup, list(report.labels), reporter)
-    plan = plan_run(config, folder, setup.base, reporter)
+    plan = plan_run(config, folder, setup.base)
+    reporter.say(f"plan: {summary(plan)}")
+    plan.check()
     manifest = _describe(manifest, config, setup, report, splits)
     folder.write_manifest(replace(manifest, environment=manifest.environment | {"choices": reporter.choices}))
 
@@ -93,7 +95,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter = _Q
             base_hash=setup.base.hash,
             on_line=_show(progress, reporter),
         )
-    write_measured(folder, plan, result)
+    write_measured(folder, result)
     manifest = replace(
         manifest,
         result=_plain(asdict(result)),

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tanzim.core.files import write_text
 from tanzim.core.progress import Reporter
-from tanzim.core.records import Rendered
 from tanzim.data.store import ExampleStore
 from tanzim.pipeline.config import Config
-from tanzim.pipeline.prepare import conversations, prepare_data, ready
-from tanzim.pipeline.preview_page import preview_page
+from tanzim.pipeline.prepare import prepare_data
+from tanzim.pipeline.preview_page import Sample, preview_page, token_texts
+from tanzim.pipeline.tokens import conversations, ready
 from tanzim.pipeline.workspace import open_run
 
 _QUIET = Reporter()
 
 
 @dataclass(frozen=True, slots=True)
-class Previewed:
-    """One example as tokens, and the text of each token."""
+class Preview:
+    """Examples as tokens, each with the text of its tokens; and which tokens are special."""
 
-    rendered: Rendered
-    texts: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    special_ids: frozenset[int]
 
 
 def preview(
     config: Config, *, count: int = 3, html: str | Path | None = None, reporter: Reporter = _QUIET
-) -> Sequence[Previewed]:
+) -> Preview:
     """Render the first training examples, with their trained and ignored tokens.
 
     Args:
@@ -45,9 +44,11 @@ def preview(
     setup = ready(config.model, reporter)
     store = ExampleStore(open_run(config).data / "train.arrow")
     examples = [store[index] for index in range(min(count, len(store)))]
-    rendered = [setup.renderer.render(e) for e in conversations(examples, config.data, list(report.labels))]
-    shown = [Previewed(one, setup.renderer.token_texts(one.ids)) for one in rendered]
+    rendered = setup.renderer.render_many(conversations(examples, config.data, list(report.labels)))
+    samples = tuple((one, token_texts(one.ids, setup.tokenizer.decode, one.segments)) for one in rendered)
+    special = frozenset(setup.tokenizer.all_special_ids)
     if html is not None:
-        page = preview_page([(one.rendered, list(one.texts)) for one in shown])
-        write_text(Path(html), page)
-    return shown
+        notes = [f"Model: {setup.base.name}. Trained turns: {config.model.train_on}."]
+        stop_ids = setup.renderer.stop_ids
+        write_text(Path(html), preview_page(samples, notes=notes, special_ids=special, stop_ids=stop_ids))
+    return Preview(samples, special)

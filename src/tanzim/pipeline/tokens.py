@@ -16,8 +16,9 @@ from tanzim.data.config import DataConfig
 from tanzim.data.convert import conversation
 from tanzim.data.store import ExampleStore
 from tanzim.models.config import ModelConfig
+from tanzim.models.fit import Overlong, fit
 from tanzim.models.load import load_tokenizer
-from tanzim.models.render import Renderer, fit
+from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
 from tanzim.pipeline.config import Config
 from tanzim.train.tokens import write_tokens
@@ -58,7 +59,7 @@ class SplitTokens:
         tokens: their tokens; ``trained_tokens`` of them have a loss weight.
         longest: length of the longest conversation before anything was cut, in tokens.
         dropped: overlong conversations left out.
-        truncated: overlong conversations cut at ``max_length``.
+        truncated: overlong conversations cut at ``max_length``; ``ends_lost`` of them within an answer.
         histogram: {"edges": n + 1 lengths in tokens, "counts": n}, before anything was cut.
 
     """
@@ -69,6 +70,7 @@ class SplitTokens:
     longest: int
     dropped: int
     truncated: int
+    ends_lost: int
     histogram: Json
 
 
@@ -120,51 +122,51 @@ def _rendered(
 
 
 class _Counter:
-    """Applies the overlong policy and counts."""
+    """Applies the overlong policy, and counts."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
         self.lengths: list[int] = []
-        self.examples = self.tokens = self.trained = self.dropped = self.truncated = self.overlong = 0
+        self.overlong = Overlong()
+        self.tokens = self.trained = 0
         self.first = ""
 
     def add(self, one: Rendered) -> Rendered | None:
         self.lengths.append(len(one.ids))
-        if len(one.ids) > self.config.max_length:
-            self.overlong += 1
-            self.first = self.first or str(one.provenance)
-            if self.config.overlong == "error":
-                return None
-            kept = fit(one, self.config.max_length, self.config.overlong)
-            self.dropped += kept is None
-            self.truncated += kept is not None
+        if self.config.overlong == "error" and len(one.ids) > self.config.max_length:
+            kept = None  # all are counted before `check` stops
         else:
-            kept = one
+            kept = fit(one, self.config.max_length, self.config.overlong)
+        self.overlong = self.overlong.counting(one, kept)
+        if self.overlong.overlong == 1 and not self.first:
+            self.first = str(one.provenance)
         if kept is not None:
-            self.examples += 1
             self.tokens += len(kept.ids)
             self.trained += sum(1 for weight in kept.weights if weight)
         return kept
 
     def check(self, split: str) -> None:
         """Stop if answers would have been cut without leave."""
-        if self.overlong and self.config.overlong == "error":
+        seen = self.overlong
+        if seen.overlong and self.config.overlong == "error":
             raise DataError(
-                f"{self.overlong} of {len(self.lengths)} {split} conversations are longer than "
-                f"{self.config.max_length} tokens (the longest has {max(self.lengths)})",
+                f"{seen.overlong} of {seen.examples} {split} conversations are longer than "
+                f"{self.config.max_length} tokens (the longest has {seen.longest})",
                 where=f"model.max_length; the first is {self.first}",
-                fix=f"model.max_length={max(self.lengths)}, or model.overlong=drop (or truncate)",
+                fix=f"model.max_length={seen.longest}, or model.overlong=drop (or truncate)",
             )
 
     def result(self) -> SplitTokens:
+        seen = self.overlong
         return SplitTokens(
-            self.examples,
-            self.tokens,
-            self.trained,
-            max(self.lengths, default=0),
-            self.dropped,
-            self.truncated,
-            histogram(self.lengths),
+            examples=seen.examples - seen.dropped,
+            tokens=self.tokens,
+            trained_tokens=self.trained,
+            longest=seen.longest,
+            dropped=seen.dropped,
+            truncated=seen.truncated,
+            ends_lost=seen.ends_lost,
+            histogram=histogram(self.lengths),
         )
 
 
