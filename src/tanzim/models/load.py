@@ -108,6 +108,7 @@ def load_model(base: Base, *, dtype: torch.dtype, device: torch.device) -> PreTr
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they come back in the report, with their names
             )
     except ModelError:
         raise
@@ -144,7 +145,8 @@ def _check_causal(config: PreTrainedConfig, base: Base) -> None:
 def _check_complete(report: dict[str, Any], base: Base) -> None:
     """Refuse weights that transformers would have filled up with random numbers."""
     for key, word in (("missing_keys", "missing"), ("mismatched_keys", "of another shape")):
-        names = sorted(map(str, report.get(key) or ()))
+        found = report.get(key) or ()
+        names = sorted(name if isinstance(name, str) else str(name[0]) for name in found)
         if names:
             raise ModelError(
                 f"{len(names)} weights are {word}, such as {names[0]}",
