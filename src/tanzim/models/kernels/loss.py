@@ -122,9 +122,13 @@ def _chunk_loss(raw_RV: Tensor, targets_R: Tensor, softcap: float | None) -> tup
         slope_RV = 1 - squashed_RV.square()
         raw_RV = squashed_RV.mul_(softcap)
     target_R1 = targets_R[:, None]
-    norm_R1 = raw_RV.logsumexp(dim=1, keepdim=True)
-    loss_R = (norm_R1 - raw_RV.gather(1, target_R1)).squeeze(1)
-    grad_RV = raw_RV.sub_(norm_R1).exp_()
+    wanted_R1 = raw_RV.gather(1, target_R1)
+    # One pass of exponentials serves both the log-sum-exp and the softmax.
+    largest_R1 = raw_RV.amax(dim=1, keepdim=True)
+    grad_RV = raw_RV.sub_(largest_R1).exp_()
+    total_R1 = grad_RV.sum(dim=1, keepdim=True)
+    loss_R = (total_R1.log() + largest_R1 - wanted_R1).squeeze(1)
+    grad_RV.div_(total_R1)
     grad_RV.scatter_add_(1, target_R1, grad_RV.new_full(target_R1.shape, -1.0))
     return loss_R, grad_RV if slope_RV is None else grad_RV.mul_(slope_RV)
 
