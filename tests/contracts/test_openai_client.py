@@ -20,6 +20,7 @@ from tanzim.adapters.config import LoraConfig
 from tanzim.adapters.lora import attach
 from tanzim.core.records import Json, Message
 from tanzim.infer.engine import Engine, Request
+from tanzim.infer.scheduler import Scheduler
 from tanzim.serve.app import create_app
 from tanzim.serve.config import ServeConfig
 
@@ -277,3 +278,30 @@ def test_eight_clients_at_once(client: openai.OpenAI) -> None:
     alone = [ask(pair) for pair in asks]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, asks)) == alone
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_stops_the_computation(
+    url: str, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    cancelled, cancel = threading.Event(), Scheduler.cancel
+
+    def seen(scheduler: Scheduler, sequence: Any) -> None:
+        cancel(scheduler, sequence)
+        cancelled.set()
+
+    monkeypatch.setattr(Scheduler, "cancel", seen)
+    body = {
+        "model": "tiny",
+        "messages": user("hello"),
+        "max_tokens": 200,
+        "stop": ["never"],
+        "stream": stream,
+    }
+    if stream:
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+            next(answer.iter_lines())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/chat/completions", json=body, timeout=httpx.Timeout(5, read=0.05))
+    assert cancelled.wait(10)
