@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tanzim.core.page import Child, Html, escape, facts, hidden_name, join, language, note, page, path, tag
 from tanzim.core.records import Rendered, Segment
-from tanzim.core.units import number
+from tanzim.core.units import count, number
 
 Sample = tuple[Rendered, Sequence[str]]
 _MOST_JOINED = 8  # tokens joined to make whole characters; a character has at most 4 bytes
@@ -74,6 +74,13 @@ def _groups(
             ids = sample.ids[span]
             yield _Group(ids, texts[index], max(sample.weights[span]), any(i in special for i in ids))
             start = index + 1
+
+
+def _turns(sample: Rendered) -> Iterator[Segment]:
+    """Yield the turns: neighbouring segments of one role, trained or not, belong to one."""
+    for role, group in itertools.groupby(sample.segments, key=lambda segment: segment.role):
+        parts = list(group)
+        yield Segment(parts[0].start, parts[-1].end, role, any(part.trained for part in parts))
 
 
 def _trained(sample: Rendered, start: int = 0, end: int | None = None) -> int:
@@ -134,9 +141,9 @@ def _sample(
     index: int, sample: Rendered, texts: Sequence[str], special: Collection[int], stop: Collection[int]
 ) -> Html:
     turns = []
-    for segment in sample.segments:
-        count, trained = segment.end - segment.start, _trained(sample, segment.start, segment.end)
-        said: list[Child] = [tag("b", segment.role), f"{number(count)} tokens"]
+    for segment in _turns(sample):
+        trained = _trained(sample, segment.start, segment.end)
+        said: list[Child] = [tag("b", segment.role), count(segment.end - segment.start, "token")]
         said.append(f", {number(trained)} trained" if trained else ", ignored")
         if trained and stop:
             said.append(tag("div", _ending(sample, segment, stop)))
@@ -213,7 +220,7 @@ def preview_lines(samples: Sequence[Sample], *, special_ids: Collection[int] = (
     for index, (sample, texts) in enumerate(samples, start=1):
         counts = f"{number(len(sample.ids))} tokens, {number(_trained(sample))} trained"
         lines.append(Text(f"\n{index} · {_plain(str(sample.provenance))} · {counts}", style=_STRONG))
-        for segment in sample.segments:
+        for segment in _turns(sample):
             line = Text.assemble((f"{segment.role}: ", "cyan"))
             shown = ((_style(group), group.text) for group in _groups(sample, texts, segment, special_ids))
             for style, run in itertools.groupby(shown, key=lambda pair: pair[0]):

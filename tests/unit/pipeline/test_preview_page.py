@@ -117,6 +117,15 @@ def test_an_untrained_end_is_told(sample):
     assert "! no end token" in preview_page([(changed, texts)], stop_ids={9999})
 
 
+def test_parts_of_one_turn_stand_in_one_block(sample):
+    rendered, texts = sample
+    user, answer = rendered.segments
+    parts = (user, Segment(answer.start, answer.start + 11, "assistant", False),
+             Segment(answer.start + 11, answer.end, "assistant", True))  # fmt: skip
+    cut = Rendered(rendered.ids, rendered.weights, parts, rendered.provenance)
+    assert preview_page([(cut, texts)]) == preview_page([sample])
+
+
 def test_terminal_lines_hold_the_text_and_nothing_that_steers_the_terminal(sample):
     lines = preview_lines([sample], special_ids={START, END})
     out = io.StringIO()
