@@ -345,7 +345,8 @@ def _implied(mapped: dict[str, str]) -> list[Callable[[_Sample], Detection | Non
 
 
 def _listed(sample: _Sample) -> str:
-    return ", ".join(f"'{name}'" for name in sample.names[:20]) or "none"
+    more = f" and {len(sample.names) - 12} more" if len(sample.names) > 12 else ""
+    return (", ".join(f"'{name[:40]}'" for name in sample.names[:12]) or "none") + more
 
 
 def _unknown(sample: _Sample, config: DataConfig, where: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from tanzim.data.spill import Reader, Spill
 
 Indices = npt.NDArray[np.int64]
 _PAIRS = 1 << 15  # candidate pairs whose signatures are compared at a time
+_ROWS = 1 << 18  # rows that are looked up at a time
+_MOST = 256  # held-out rows with one key that an exposed row is compared with, per band
+_VERIFIED = 32  # of those, the likeliest, whose true similarity is computed
 _SHOWN = 5  # pairs of each kind that a report shows
 
 
@@ -28,12 +32,14 @@ class Leak:
         exact: exposed rows whose text is the same, and the held-out rows, [2, E].
         near: exposed rows whose similarity reaches the threshold, and the held-out rows, [2, M].
         similarity: Jaccard similarity of each near pair, [M].
+        crowded: rows with more look-alikes than were compared with them one by one.
 
     """
 
     exact: Indices
     near: Indices
     similarity: npt.NDArray[np.float64]
+    crowded: int = 0
 
     @property
     def rows(self) -> Indices:
@@ -44,10 +50,14 @@ class Leak:
 def _same(values: Words, held: Indices, exposed: Indices) -> Indices:
     """Return the exposed rows whose value a held-out row has too, with that row, [2, E]."""
     order = held[np.argsort(values[held], kind="stable")]
-    at = np.searchsorted(values[order], values[exposed])
-    at_or_last = np.minimum(at, len(order) - 1)
-    hit = values[order[at_or_last]] == values[exposed]
-    return np.stack([exposed[hit], order[at_or_last[hit]]])
+    sorted_values = values[order]
+    found = [np.empty((2, 0), dtype=np.int64)]  # there may be no exposed row
+    for start in range(0, len(exposed), _ROWS):
+        rows = exposed[start : start + _ROWS]
+        at = np.minimum(np.searchsorted(sorted_values, values[rows]), len(order) - 1)
+        hit = sorted_values[at] == values[rows]
+        found.append(np.stack([rows[hit], order[at[hit]]]))
+    return np.concatenate(found, axis=1)
 
 
 def find_leaks(spill: Spill, held: Indices, exposed: Indices, threshold: float, progress: Progress) -> Leak:
@@ -55,6 +65,8 @@ def find_leaks(spill: Spill, held: Indices, exposed: Indices, threshold: float, 
 
     Exact repeats by hash of the normalised text. Near ones by MinHash bands for candidates, the
     signatures for an estimate, and the true Jaccard similarity of their shingles for the verdict.
+    Where very many rows are alike (a long text in common), a row is compared with so many of them
+    only; `Leak.crowded` counts these rows.
 
     Args:
         spill: all examples.
@@ -68,62 +80,83 @@ def find_leaks(spill: Spill, held: Indices, exposed: Indices, threshold: float, 
     if not len(held) or not len(exposed):
         return Leak(none, none, np.empty(0))
     exact = _same(spill.full, held, exposed)
-    rest = np.setdiff1d(exposed, exact[0], assume_unique=True)
+    open_rows = np.zeros(len(spill), bool)
+    open_rows[exposed] = True
+    open_rows[exact[0]] = False
     _, first = np.unique(spill.full[held], return_index=True)
-    found = _near(spill, held[np.sort(first)], rest, threshold, progress)
-    if not found:
-        return Leak(exact, none, np.empty(0))
-    rows = sorted(found)
-    near = np.array([rows, [found[row][0] for row in rows]], np.int64)
-    return Leak(exact, near, np.array([found[row][1] for row in rows]))
-
-
-def _near(
-    spill: Spill, held: Indices, exposed: Indices, threshold: float, progress: Progress
-) -> dict[int, tuple[int, float]]:
-    """Return {exposed row: (held-out row, similarity)} for verified near duplicates."""
-    found: dict[int, tuple[int, float]] = {}
-    refuted: set[tuple[int, int]] = set()
-    signatures_NK = spill.signatures()
-    reader = spill.reader()
-    # Five standard deviations below the threshold: no true pair is lost to the estimate.
-    least = threshold - 5 * math.sqrt(threshold * (1 - threshold) / HASHES) - 1e-9
-    open_rows = exposed
+    near = _Near(spill, held[np.sort(first)], threshold)
     for band in range(spill.bands):
-        keys = spill.band(band)
-        for rows, others in _candidates(keys, held, open_rows):
-            alike = (signatures_NK[rows] == signatures_NK[others]).mean(axis=1)
-            estimate = (alike - 1 / 256) / (255 / 256)  # unequal values share their low byte by chance
-            for row, other in zip(
-                rows[estimate >= least].tolist(), others[estimate >= least].tolist(), strict=True
-            ):
-                if row in found or (row, other) in refuted:
-                    continue
-                similarity = jaccard(reader.shingles(row), reader.shingles(other))
-                if similarity >= threshold:
-                    found[row] = (other, similarity)
-                else:
-                    refuted.add((row, other))
-        if found:
-            open_rows = np.setdiff1d(exposed, np.fromiter(found, np.int64), assume_unique=True)
+        near.look(band, open_rows)
         progress(band + 1, spill.bands, "comparing the splits")
-    return found
+    rows = sorted(near.found)
+    pairs = np.array([rows, [near.found[row][0] for row in rows]], np.int64).reshape(2, -1)
+    return Leak(exact, pairs, np.array([near.found[row][1] for row in rows]), int(near.crowded.sum()))
 
 
-def _candidates(keys: Words, held: Indices, exposed: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """Yield, in blocks, the pairs of an exposed and a held-out row with the same key."""
-    order = held[np.argsort(keys[held], kind="stable")]
-    low = np.searchsorted(keys[order], keys[exposed], "left")
-    counts = np.searchsorted(keys[order], keys[exposed], "right") - low
+class _Near:
+    """The search for near duplicates of held-out rows, band by band.
+
+    Attributes:
+        found: {exposed row: (held-out row, similarity)}, verified.
+        crowded: rows with more candidates in a band than were looked at, [N].
+
+    """
+
+    def __init__(self, spill: Spill, held: Indices, threshold: float) -> None:
+        self.found: dict[int, tuple[int, float]] = {}
+        self.crowded = np.zeros(len(spill), bool)
+        self._spill, self._held, self._threshold = spill, held, threshold
+        self._signatures_NK = spill.signatures()
+        self._reader = spill.reader()
+        self._refuted: set[tuple[int, int]] = set()
+        # Four standard deviations below the threshold: one true pair in 30,000 is lost to the estimate.
+        self._least = threshold - 4 * math.sqrt(threshold * (1 - threshold) / HASHES) - 1e-9
+
+    def look(self, band: int, open_rows: npt.NDArray[np.bool_]) -> None:
+        """Verify the candidates of one band; rows that are found are closed."""
+        keys = self._spill.band(band)
+        order = self._held[np.argsort(keys[self._held], kind="stable")]
+        exposed = np.flatnonzero(open_rows)
+        for start in range(0, len(exposed), _ROWS):
+            rows = exposed[start : start + _ROWS]
+            low = np.searchsorted(keys[order], keys[rows], "left")
+            counts = np.searchsorted(keys[order], keys[rows], "right") - low
+            self.crowded[rows[counts > _MOST]] = True
+            low += (band * _MOST) % np.maximum(counts - _MOST + 1, 1)  # other bands look at others
+            for pairs in _pairs(rows, low, np.minimum(counts, _MOST)):
+                self._verify(pairs[0], order[pairs[1]])
+        if self.found:
+            open_rows[np.fromiter(self.found, np.int64)] = False
+
+    def _verify(self, rows: Indices, others: Indices) -> None:
+        """Keep the pairs that reach the threshold; of each row's, the likeliest are tried first."""
+        alike = (self._signatures_NK[rows] == self._signatures_NK[others]).mean(axis=1)
+        estimate = (alike - 1 / 256) / (255 / 256)  # unequal values share their low byte by chance
+        order = np.argsort(-estimate, kind="stable")
+        order = order[estimate[order] >= self._least]
+        tried: Counter[int] = Counter()
+        for row, other in zip(rows[order].tolist(), others[order].tolist(), strict=True):
+            if row in self.found or (row, other) in self._refuted or tried[row] >= _VERIFIED:
+                continue
+            tried[row] += 1
+            similarity = jaccard(self._reader.shingles(row), self._reader.shingles(other))
+            if similarity >= self._threshold:
+                self.found[row] = (other, similarity)
+            else:
+                self._refuted.add((row, other))
+
+
+def _pairs(rows: Indices, low: Indices, counts: Indices) -> Iterator[tuple[Indices, Indices]]:
+    """Yield, in blocks, each row with the positions [low, low + count) that it is to meet."""
     hits = np.flatnonzero(counts)
     start = 0
     while start < len(hits):
-        totals = np.cumsum(counts[hits[start:]])
+        totals = np.cumsum(counts[hits[start : start + _PAIRS]])
         stop = start + max(1, int(np.searchsorted(totals, _PAIRS, "right")))
         block = hits[start:stop]
         repeats = counts[block]
         within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        yield np.repeat(exposed[block], repeats), order[np.repeat(low[block], repeats) + within]
+        yield np.repeat(rows[block], repeats), np.repeat(low[block], repeats) + within
         start = stop
 
 

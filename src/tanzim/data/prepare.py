@@ -132,6 +132,12 @@ def prepare(config: DataConfig, out: Path, *, seed: int, progress: Progress = no
         division = divide(spill, config, seed, progress)
         fingerprints = _write(spill, division, out, progress)
         report = _report(config, spill, division, reading, fingerprints)
+    except OSError as error:
+        raise DataError(
+            f"the prepared data cannot be written ({error.strerror or error})",
+            where=str(out),
+            fix="free disk space (about three times the size of the data), or choose another folder",
+        ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     write_json(out / "report.json", report.to_json())
@@ -244,11 +250,14 @@ def _report(
 
 
 def _labels(spill: Spill, place: npt.NDArray[np.uint8]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for index, label in sorted(enumerate(spill.labels), key=lambda pair: pair[1]):
-        of_label = place[spill.label == index]
-        counts[label] = {name: int((of_label == split).sum()) for name, split in SPLITS.items()}
-    return counts
+    """Count the examples of each label in each split."""
+    has = spill.label >= 0
+    cells = spill.label[has].astype(np.int64) * (UNUSED + 1) + place[has]
+    counts = np.bincount(cells, minlength=len(spill.labels) * (UNUSED + 1)).reshape(-1, UNUSED + 1)
+    return {
+        label: {name: int(counts[index, split]) for name, split in SPLITS.items()}
+        for index, label in sorted(enumerate(spill.labels), key=lambda pair: pair[1])
+    }
 
 
 def histogram(lengths: npt.NDArray[np.uint32]) -> Json:
@@ -285,6 +294,12 @@ def _notes(config: DataConfig, reading: _Reading, splits: dict[str, int], divisi
         )
     if division.leakage.get("mode") == "allow" and division.leakage["exact"] + division.leakage["near"]:
         notes.append("duplicates stand on both sides of the split, as split.leakage is allow: scores flatter")
+    if crowded := division.leakage.get("crowded"):
+        notes.append(
+            f"{crowded} rows look alike to very many others; each was compared with some of them only"
+        )
+    if repeats := division.leakage.get("repeats_in_train"):
+        notes.append(f"{repeats} training examples repeat another one; they are kept")
     if same := division.leakage.get("same_prompt_other_answer"):
         notes.append(f"{same} training prompts also stand in a held-out split, with other answers")
     notes += [

@@ -53,7 +53,7 @@ class Spill:
 
     def __init__(self, folder: Path, near: float | None, seed: int) -> None:
         self._path = folder / "examples.arrow"
-        self._writer = ExampleWriter(self._path)
+        self._writer = ExampleWriter(self._path, durable=False)
         self.origin = array("B")
         self._full, self._prompt, self._kin = array("Q"), array("Q"), array("Q")
         self._length, self._label = array("I"), array("i")

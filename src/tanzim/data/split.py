@@ -102,12 +102,19 @@ def _draw(kin: Words, seed: int) -> tuple[Indices, Indices]:
 
     """
     rng = np.random.default_rng(seed)
-    _, kind, counts = np.unique(kin, return_inverse=True, return_counts=True)
-    alone = counts[kind] > max(2, len(kin) // 50)
-    kind[alone] = len(counts) + np.arange(int(alone.sum()))
-    drawn = np.argsort(rng.permutation(len(counts) + int(alone.sum()))[kind], kind="stable")
-    ends = np.flatnonzero(np.diff(kind[drawn], prepend=-1, append=-1))
-    return drawn, ends
+    order = np.argsort(kin, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], kin[order][1:] != kin[order][:-1]]))
+    counts = np.diff(starts, append=len(kin))
+    kind = np.empty(len(kin), np.uint32)
+    kind[order] = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+    del order
+    alone = np.flatnonzero(counts[kind] > max(2, len(kin) // 50))
+    kinds = len(counts) + len(alone)
+    kind[alone] = np.arange(len(counts), kinds, dtype=np.uint32)
+    rank = rng.permutation(np.arange(kinds, dtype=np.uint32))[kind]
+    drawn = np.argsort(rank, kind="stable")
+    cuts = np.flatnonzero(rank[drawn][1:] != rank[drawn][:-1]) + 1
+    return drawn, np.concatenate([[0], cuts, [len(kin)]])
 
 
 def _whole(ends: Indices, wanted: int) -> int:
@@ -132,6 +139,7 @@ def _free(spill: Spill, place: npt.NDArray[np.uint8], config: DataConfig, progre
         "near_duplicate": threshold,
         "exact": 0,
         "near": 0,
+        "crowded": 0,
         "dropped": {},
         "pairs": [],
     }
@@ -142,10 +150,13 @@ def _free(spill: Spill, place: npt.NDArray[np.uint8], config: DataConfig, progre
         leak = find_leaks(spill, held, exposed, threshold, progress)
         found["exact"] += leak.exact.shape[1]
         found["near"] += leak.near.shape[1]
+        found["crowded"] += leak.crowded
         found["pairs"] += shown(reader, leak.exact) + shown(reader, leak.near, leak.similarity)
         if mode == "repair":
             place[leak.rows] = LEAKED
             found["dropped"][exposed_name] = len(leak.rows)
+    texts = spill.full[place == TRAIN]
+    found["repeats_in_train"] = len(texts) - len(np.unique(texts))
     held = np.flatnonzero(np.isin(place, [VALIDATION, TEST]))
     prompts = same_prompts(spill, held, np.flatnonzero(place == TRAIN))
     found["same_prompt_other_answer"] = prompts.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -42,8 +43,8 @@ def from_text(text: str, source: str, row: int) -> Example:
 class ExampleWriter:
     """Writes rows of a store in batches; the file appears under its name when all is written."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self._path, self._durable = path, durable
         self._temporary = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = pa.OSFile(str(self._temporary), "wb")
@@ -80,6 +81,9 @@ class ExampleWriter:
         finally:
             self._file.close()
         if error is None:
+            if self._durable:
+                with self._temporary.open("rb") as file:
+                    os.fsync(file.fileno())
             self._temporary.replace(self._path)
         else:
             self._temporary.unlink(missing_ok=True)

@@ -62,12 +62,13 @@ def layout_of(content: Content, tabs: bool, header: bool | None) -> Layout:
         if len({len(row) for row in cells}) == 1:  # every line is a row: no quoted line ends
             quotes = any('"' in cell for row in cells for cell in row)
             quoted = quotes and not any(_stray_quotes(row) for row in cells)
-    rows = list(csv.reader(sample, **_dialect(separator, quoted)))
+    rows = list(csv.reader(sample, delimiter=separator, quoting=_dialect(separator, quoted)["quoting"]))
     return Layout(separator, quoted, _has_header(rows) if header is None else header)
 
 
 def _dialect(separator: str, quoted: bool) -> Json:
-    return {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    return {"delimiter": separator, "quoting": quoting, "strict": True}
 
 
 def _separator(sample: list[str]) -> str:
@@ -124,22 +125,22 @@ def read_table(content: Content, source: str, layout: Layout, limit: int) -> Ite
     reader = csv.reader(text_lines(), **_dialect(layout.separator, layout.quoted))
     columns: list[str] | None = None
     while True:
-        fault: Rejected | None = None
-        cells: list[str] | None = None
+        line = reader.line_num + 1
+        cells: list[str] | None = []
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            detail = f"{error} (line {reader.line_num}; is a quotation mark left open?)"
+            # A quotation mark left open takes the lines after it along: each of them is lost, and counted.
+            detail = f"{error}: a quotation mark in line {line} goes wrong by line {reader.line_num}"
             fault = Rejected(source, 0, "the row is not valid CSV", detail)
-        for one in [*faults, *([fault] if fault else [])]:
+            faults += [fault] * (reader.line_num - line + 1)
+        for one in faults:
             number += 1
             yield Rejected(source, number, one.reason, one.detail, one.content)
         faults.clear()
-        if fault:
-            continue
         if cells is None:
             return
-        if not cells:  # a blank line
+        if not cells:  # a blank line, or a fault
             continue
         if columns is None:
             columns = _columns(cells, layout, source)
