@@ -387,6 +387,16 @@ def test_nothing_to_read(make: Callable[[Path], Path], words: str, tmp_path: Pat
         prepare(DataConfig(path=str(make(tmp_path))), tmp_path / "out", seed=1)
 
 
+def test_lines_lost_to_an_open_quotation_mark_are_counted_one_by_one(tmp_path: Path) -> None:
+    good = [f"what is {n},it is {n}" for n in range(40)]
+    lines = ["prompt,completion", *good[:20], 'oops,"never closed', *good[20:]]
+    report = _run(tmp_path, "a.csv", "\n".join(lines).encode(), max_rejected=0.9, split={"leakage": "allow"})
+    assert report.rejected == {"the row is not valid CSV": 21}
+    assert sum(report.splits.values()) == 20
+    reject = json.loads((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()[0])
+    assert "line 22" in reject["detail"]
+
+
 def test_too_many_rejects_stop_and_name_the_reasons(tmp_path: Path) -> None:
     rows = [*GOOD, *({"prompt": "a", "completion": ""} for _ in range(6)), "junk"]
     with pytest.raises(

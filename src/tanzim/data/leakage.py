@@ -20,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 _PAIRS = 1 << 15  # candidate pairs whose signatures are compared at a time
 _ROWS = 1 << 18  # rows that are looked up at a time
 _MOST = 256  # held-out rows with one key that an exposed row is compared with, per band
-_VERIFIED = 32  # of those, the likeliest, whose true similarity is computed
+_VERIFIED = 16  # of those, the likeliest, whose true similarity is computed
 _SHOWN = 5  # pairs of each kind that a report shows
 
 
@@ -114,6 +114,7 @@ class _Near:
 
     def look(self, band: int, open_rows: npt.NDArray[np.bool_]) -> None:
         """Verify the candidates of one band; rows that are found are closed."""
+        self._refuted.clear()  # trying a pair again costs less than remembering all of them
         keys = self._spill.band(band)
         order = self._held[np.argsort(keys[self._held], kind="stable")]
         exposed = np.flatnonzero(open_rows)
@@ -136,7 +137,10 @@ class _Near:
         order = order[estimate[order] >= self._least]
         tried: Counter[int] = Counter()
         for row, other in zip(rows[order].tolist(), others[order].tolist(), strict=True):
-            if row in self.found or (row, other) in self._refuted or tried[row] >= _VERIFIED:
+            if row in self.found or (row, other) in self._refuted:
+                continue
+            if tried[row] >= _VERIFIED:
+                self.crowded[row] = True
                 continue
             tried[row] += 1
             similarity = jaccard(self._reader.shingles(row), self._reader.shingles(other))

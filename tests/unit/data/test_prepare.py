@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import random
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tanzim.core.records import Example, Message, Provenance, ToolCall
 from tanzim.data.config import DataConfig
 from tanzim.data.inspect import inspect, scripts
 from tanzim.data.prepare import DataReport, prepare
-from tanzim.data.store import ExampleStore, write_examples
+from tanzim.data.store import ExampleStore, ExampleWriter, write_examples
 
 ZWNJ = "می‌خواهم خانه‌هایی را ببینم که نیم‌فاصله‌ دارند؛ ي و ك هم می‌مانند"
 
@@ -265,6 +267,49 @@ def test_progress_is_told_regularly(tmp_path: Path) -> None:
     )
     assert [done for done, _, note in calls if note.startswith("reading")] == [1000, 2000, 3000]
     assert {note for *_, note in calls} >= {"comparing the splits", "writing train"}
+
+
+def test_rows_with_a_long_text_in_common_are_compared_in_reasonable_time(tmp_path: Path) -> None:
+    """2,000 rows that are all alike, but below the threshold, with one true pair among them."""
+    rng = random.Random(11)
+    words = _random_text(rng, 3000).split()
+    common = " ".join(rng.choices(words, k=90))
+    texts = [f"{common} {' '.join(rng.choices(words, k=20))}" for _ in range(2000)]
+    train, test = [{"text": t} for t in texts[:1500]], [{"text": t} for t in texts[1500:]]
+    train[1234] = {"text": test[321]["text"] + " more"}
+    assert 0.6 < _jaccard(texts[0], texts[1]) < 0.8
+    paths = {
+        "path": _write(tmp_path / "train.jsonl", train),
+        "test_path": _write(tmp_path / "test.jsonl", test),
+    }
+    start = time.perf_counter()
+    report = _prepare(tmp_path / "out", **paths, split={"validation": 0})
+    assert time.perf_counter() - start < 30
+    assert report.leakage["near"] == 1
+    assert report.leakage["pairs"][0]["train_side"].endswith("row 1235")
+    assert bool(report.leakage["crowded"]) == any("look alike" in note for note in report.notes)
+
+
+def test_repeats_in_train_are_reported_and_kept(tmp_path: Path) -> None:
+    rng = random.Random(12)
+    rows = [{"text": _random_text(rng)} for _ in range(20)]
+    paths = {
+        "path": _write(tmp_path / "a.jsonl", rows + rows[:5]),
+        "test_path": _write(tmp_path / "b.jsonl", [{"text": _random_text(rng)}]),
+    }
+    report = _prepare(tmp_path / "out", **paths, split={"validation": 0})
+    assert (report.leakage["repeats_in_train"], report.splits["train"]) == (5, 25)
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = _write(tmp_path / "a.jsonl", [{"text": f"text {n}"} for n in range(9)])
+    monkeypatch.setattr(ExampleWriter, "_flush", full)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+        _prepare(tmp_path / "out", path=path)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["rejected.jsonl"]
 
 
 def test_store_is_a_sequence(tmp_path: Path) -> None:
