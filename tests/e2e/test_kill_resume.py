@@ -17,10 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-HELPERS = str(Path(__file__).parents[1] / "unit" / "train")
-sys.path.insert(0, HELPERS)
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "train"))
 from tiny_train import fit, lines, tiny_lora
 
+HELPERS = sys.path[0]
 KILLS = 10
 SETTINGS: dict[str, Any] = {
     "epochs": 10,

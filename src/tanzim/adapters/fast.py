@@ -71,7 +71,10 @@ class FastLayer(nn.Module):
         """Take a packed row through `DecoderLayer`, anything else through the layer's own code."""
         borders, past = kwargs.get("cu_seq_lens_q"), kwargs.get("past_key_values")
         rotary = kwargs.get("position_embeddings")
-        if borders is not None and past is None and rotary is not None and hidden_states.shape[0] == 1:
+        # `DecoderLayer` keeps activations out of sight of checkpointing, which could not free them.
+        recomputed = self.training and getattr(self, "gradient_checkpointing", False)
+        packed = past is None and hidden_states.shape[0] == 1 and not recomputed
+        if packed and borders is not None and rotary is not None:
             reading = read(self)
             window = _window(self)
             if not isinstance(reading, str) and (window is None or kwargs["max_length_q"] <= window):
