@@ -12,7 +12,7 @@ How memory is counted, for T tokens in the largest pass (its rows are the parts 
 The factors were measured on smollm2-135m-instruct (135M parameters, float32, CPU, LoRA r=16 on all
 linear layers, documents of 256 tokens, resident memory of the process at its peak): own layers 2.18,
 3.41 and 5.75 GB at 512, 1,024 and 2,048 tokens; fast layers 1.68, 2.17 and 2.97 GB; checkpointing
-1.92 GB at 1,024; full fine-tuning without its optimiser 2.95 and 4.21 GB at 512 and 1,024. Elsewhere
+1.92 and 2.37 GB at 1,024 and 2,048; full fine-tuning without its optimiser 2.95 and 4.21 GB at 512 and 1,024. Elsewhere
 they are estimates: `measured` puts what a run took next to what was said here.
 """
 
