@@ -7,13 +7,18 @@ How memory is counted, for T tokens in the largest pass (its rows are the parts 
   holds besides. Values kept, for hidden size d, queries q, keys k, feed-forward f:
   the model's own layers 4d + 3q + 2k + 4f; our fast layers 2d + 2q + 2k + 2f; with gradient
   checkpointing d, and a few layers at once while they are computed again.
-- logits: two float32 blocks of 256 rows × vocabulary; full fine-tuning also the vocabulary's gradient.
+- logits: four float32 blocks of 256 rows × vocabulary; full fine-tuning also the vocabulary's gradient.
 
 The factors were measured on smollm2-135m-instruct (135M parameters, float32, CPU, LoRA r=16 on all
-linear layers, documents of 256 tokens, resident memory of the process at its peak): own layers 2.18,
-3.41 and 5.75 GB at 512, 1,024 and 2,048 tokens; fast layers 1.68, 2.17 and 2.97 GB; checkpointing
-1.92 and 2.37 GB at 1,024 and 2,048; full fine-tuning without its optimiser 2.95 and 4.21 GB at 512 and 1,024. Elsewhere
-they are estimates: `measured` puts what a run took next to what was said here.
+linear layers, documents of 256 tokens, resident memory of the process at its peak, in GB) and predict
+
+  tokens of the pass             512   1,024   2,048
+  own layers, measured          2.18    3.41    5.75      predicted 2.39  3.55  5.89
+  fast layers                   1.68    2.17    2.97                1.64  2.07  2.92
+  gradient checkpointing           -    1.92    2.37                   -  1.76  2.29
+  full, without its optimiser   2.95    4.21       -                   -  4.17     -
+
+Elsewhere they are estimates: `measured` puts what a run took next to what was said here.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ from tanzim.train.shapes import Shapes, shapes
 
 OWN_LAYERS, FAST_LAYERS = 1.8, 1.2  # bytes held per byte of values kept
 RECOMPUTED_LAYERS = 6  # own layers' worth that a checkpointed backward pass holds at once
-LOGIT_ROWS, LOGIT_BLOCKS = 256, 2
+LOGIT_ROWS, LOGIT_BLOCKS = 256, 4
 RESERVE = 0.1  # share of free memory and disk left to others
 # Share of a step's time in which the measured arithmetic is done (the rest is element-wise passes):
 # 238 tokens/s of the 470 that products alone would allow, on two quiet cores.
