@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from tanzim.pipeline.chat import chat
     from tanzim.pipeline.config import Config
     from tanzim.pipeline.doctor import doctor
-    from tanzim.pipeline.evaluate import evaluate
-    from tanzim.pipeline.export import export
+    from tanzim.pipeline.evaluate import evaluate_run
+    from tanzim.pipeline.export import export_run
     from tanzim.pipeline.finetune import finetune
     from tanzim.pipeline.init import init
     from tanzim.pipeline.plan import plan
     from tanzim.pipeline.prepare import inspect_data, prepare_data
     from tanzim.pipeline.preview import preview
     from tanzim.pipeline.run import run
-    from tanzim.pipeline.serve import serve
+    from tanzim.pipeline.serve import serve_models
     from tanzim.pipeline.workspace import load_config
 
 __version__ = "0.1.0"
@@ -28,8 +28,8 @@ _HOME = {
     "TanzimError": "core.errors",
     "chat": "pipeline.chat",
     "doctor": "pipeline.doctor",
-    "evaluate": "pipeline.evaluate",
-    "export": "pipeline.export",
+    "evaluate_run": "pipeline.evaluate",
+    "export_run": "pipeline.export",
     "finetune": "pipeline.finetune",
     "init": "pipeline.init",
     "inspect_data": "pipeline.prepare",
@@ -38,7 +38,7 @@ _HOME = {
     "prepare_data": "pipeline.prepare",
     "preview": "pipeline.preview",
     "run": "pipeline.run",
-    "serve": "pipeline.serve",
+    "serve_models": "pipeline.serve",
 }
 
 __all__ = [
@@ -46,8 +46,8 @@ __all__ = [
     "TanzimError",
     "chat",
     "doctor",
-    "evaluate",
-    "export",
+    "evaluate_run",
+    "export_run",
     "finetune",
     "init",
     "inspect_data",
@@ -56,7 +56,7 @@ __all__ = [
     "prepare_data",
     "preview",
     "run",
-    "serve",
+    "serve_models",
 ]
 
 

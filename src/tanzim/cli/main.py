@@ -102,9 +102,9 @@ def train(settings: Settings = None, overwrite: Overwrite = False) -> None:
 def evaluate_command(settings: Settings = None) -> None:
     """Measure base and tuned model on the same held-out items."""
     from tanzim.cli import show
-    from tanzim.pipeline.evaluate import evaluate
+    from tanzim.pipeline.evaluate import evaluate_run
 
-    show.evaluation(evaluate(show.config(settings), reporter=show.RichReporter()))
+    show.evaluation(evaluate_run(show.config(settings), reporter=show.RichReporter()))
 
 
 @app.command("export")
@@ -115,9 +115,9 @@ def export_command(
 ) -> None:
     """Write the adapter (or, with --merge, a whole model) and prove it equals what was trained."""
     from tanzim.cli import show
-    from tanzim.pipeline.export import export
+    from tanzim.pipeline.export import export_run
 
-    show.exported(export(show.config(settings), merge=merge, output=output, reporter=show.RichReporter()))
+    show.exported(export_run(show.config(settings), merge=merge, output=output, reporter=show.RichReporter()))
 
 
 @app.command("chat")
@@ -142,11 +142,11 @@ def serve_command(
 ) -> None:
     """Serve base and adapters through the OpenAI API, on this machine only."""
     from tanzim.cli import show
-    from tanzim.pipeline.serve import serve
+    from tanzim.pipeline.serve import serve_models
 
     given = {"host": host, "port": port}
     overrides = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
-    serve(models or [], overrides=overrides, reporter=show.RichReporter())
+    serve_models(models or [], overrides=overrides, reporter=show.RichReporter())
 
 
 @app.command("run")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tanzim.core.errors import ModelError
 from tanzim.core.files import cache_folder, new_folder
@@ -85,6 +85,8 @@ def convert(file: Path, folder: Path) -> None:
 
     """
     try:
+        from transformers import GgufConfig  # newer than the oldest transformers that trains
+
         # The reader shows a bar of its own that no setting hides.
         with quiet(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)

@@ -146,20 +146,6 @@ class Renderer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    def token_texts(self, ids: Sequence[int]) -> list[str]:
-        """Return what each token writes; a character made of several tokens stands at its last one."""
-        texts: list[str] = []
-        held: list[int] = []
-        for token in ids:
-            held.append(token)
-            text = str(self._tokenizer.decode(held, clean_up_tokenization_spaces=False))
-            whole = not text.endswith("\ufffd")
-            texts.append(text if whole else "")
-            held = [] if whole else held
-        if held:
-            texts[-1] = "\ufffd"
-        return texts
-
     def _text(self, example: Example) -> tuple[str, list[Turn]]:
         """Return the text to tokenise and its turns."""
         if example.kind == "text":

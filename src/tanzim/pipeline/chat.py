@@ -9,8 +9,6 @@ from tanzim.core.records import Message
 from tanzim.infer.engine import Request
 from tanzim.pipeline.opened import Opened, open_models
 
-_QUIET = Reporter()
-
 
 class Conversation:
     """What was said so far, and the model that answers.
@@ -54,7 +52,7 @@ class Conversation:
 
 
 def chat(
-    model: str, message: str, *, system: str | None = None, reporter: Reporter = _QUIET
+    model: str, message: str, *, system: str | None = None, reporter: Reporter | None = None
 ) -> Iterator[str]:
     """Yield a model's answer to one message, piece by piece.
 
@@ -68,5 +66,6 @@ def chat(
         ModelError: the model cannot be used.
         RunError: the run has no trained model yet.
     """
+    reporter = reporter or Reporter()
     conversation = Conversation(open_models([model] if model else [], reporter=reporter), system=system)
     yield from conversation.ask(message)

@@ -11,7 +11,7 @@ from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder
 from tanzim.data.store import ExampleStore
 from tanzim.evaluate.answers import HeldoutLoss, System
-from tanzim.evaluate.measure import evaluate as measure
+from tanzim.evaluate.measure import evaluate
 from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
@@ -24,10 +24,8 @@ from tanzim.pipeline.workspace import open_run
 from tanzim.train.heldout import heldout_loss
 from tanzim.train.tokens import TokenStore
 
-_QUIET = Reporter()
 
-
-def evaluate(config: Config, *, reporter: Reporter = _QUIET) -> EvalReport:
+def evaluate_run(config: Config, *, reporter: Reporter | None = None) -> EvalReport:
     """Measure the base and the tuned model on the test set, and write the run's report page.
 
     Args:
@@ -39,13 +37,14 @@ def evaluate(config: Config, *, reporter: Reporter = _QUIET) -> EvalReport:
         DataError: another system's answers do not fit the test set.
 
     """
+    reporter = reporter or Reporter()
     folder = trained_run(config)
     manifest = folder.read_manifest()
     data = prepare_data(config, reporter=reporter)
     examples = list(conversations(ExampleStore(folder.data / "test.arrow"), config.data, list(data.labels)))
     systems, opened = _systems(config, folder, reporter)
     with reporter.task("evaluating") as progress:
-        report = measure(
+        report = evaluate(
             examples,
             systems,
             renderer=opened.renderer,

@@ -19,8 +19,6 @@ from tanzim.pipeline.opened import open_base
 from tanzim.pipeline.proof import card, proof_prompts, said
 from tanzim.pipeline.tokens import ready
 
-_QUIET = Reporter()
-
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -30,12 +28,12 @@ class Exported:
     proof: tuple[str, ...]
 
 
-def export(
+def export_run(
     config: Config,
     *,
     merge: bool = False,
     output: str | Path | None = None,
-    reporter: Reporter = _QUIET,
+    reporter: Reporter | None = None,
 ) -> Exported:
     """Write the trained adapter, or with ``merge`` a whole model, and prove it equals what was trained.
 
@@ -51,6 +49,7 @@ def export(
         DriftError: the export behaves otherwise than what was trained; nothing is written.
 
     """
+    reporter = reporter or Reporter()
     folder = trained_run(config)
     kind = "merged" if merge else "adapter"
     target = Path(output) if output is not None else folder.path / "exports" / kind

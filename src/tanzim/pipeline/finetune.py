@@ -32,8 +32,6 @@ from tanzim.pipeline.workspace import open_run
 from tanzim.train.engine import TrainResult, train
 from tanzim.train.tokens import TokenStore
 
-_QUIET = Reporter()
-
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
@@ -51,7 +49,7 @@ class Finetuned:
     result: Json
 
 
-def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter = _QUIET) -> Finetuned:
+def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | None = None) -> Finetuned:
     """Fine-tune as ``config`` says; go on where an interrupted run stopped.
 
     Args:
@@ -67,6 +65,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter = _Q
         DriftError: the saved adapter does not behave as what was trained.
 
     """
+    reporter = reporter or Reporter()
     report = prepare_data(config, overwrite=overwrite, reporter=reporter)
     folder = open_run(config)
     manifest = folder.read_manifest()

@@ -13,11 +13,9 @@ from tanzim.data.config import DataConfig
 from tanzim.data.inspect import Inspection, inspect
 from tanzim.pipeline.config import Config
 
-_QUIET = Reporter()
-
 
 def init(
-    file: str, *, output: str | Path = "tanzim.yaml", force: bool = False, reporter: Reporter = _QUIET
+    file: str, *, output: str | Path = "tanzim.yaml", force: bool = False, reporter: Reporter | None = None
 ) -> Path:
     """Look at ``file`` and write a commented config for it.
 
@@ -31,6 +29,7 @@ def init(
         DataError: the data cannot be read or recognised.
         ConfigError: ``output`` exists already.
     """
+    reporter = reporter or Reporter()
     output = Path(output)
     if output.exists() and not force:
         raise ConfigError("the config exists already", where=str(output), fix="--force replaces it")

@@ -17,8 +17,6 @@ from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
 from tanzim.pipeline.workspace import find_run
 
-_QUIET = Reporter()
-
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -47,7 +45,7 @@ class _Wanted:
     adapter: tuple[str, Path] | None = None
 
 
-def open_models(names: Sequence[str] = (), *, reporter: Reporter = _QUIET) -> Opened:
+def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) -> Opened:
     """Load the base that ``names`` share, and every adapter among them.
 
     Args:
@@ -59,6 +57,7 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter = _QUIET) -> Op
         RunError: a run has no trained model yet.
         ModelError: the names need different bases.
     """
+    reporter = reporter or Reporter()
     if not names:
         names = [_newest(reporter)]
     wanted = [_wanted(name) for name in names]
@@ -83,8 +82,9 @@ def str_pair(pair: tuple[str, str | None]) -> tuple[str, str]:
     return pair[0], pair[1] or ""
 
 
-def open_base(config: ModelConfig, *, reporter: Reporter = _QUIET) -> Opened:
+def open_base(config: ModelConfig, *, reporter: Reporter | None = None) -> Opened:
     """Load the base model of ``config`` alone."""
+    reporter = reporter or Reporter()
     base = resolve(config)
     device = pick_device(config)
     dtype = pick_dtype(config, device)

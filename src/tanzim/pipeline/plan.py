@@ -17,10 +17,8 @@ from tanzim.train.machine import probe
 from tanzim.train.plan import Plan, make_plan, measured
 from tanzim.train.tokens import TokenStore
 
-_QUIET = Reporter()
 
-
-def plan(config: Config, *, overwrite: bool = False, reporter: Reporter = _QUIET) -> Plan:
+def plan(config: Config, *, overwrite: bool = False, reporter: Reporter | None = None) -> Plan:
     """Predict memory, disk, tokens, steps and time of a run, from its data and the model's sizes.
 
     Args:
@@ -33,6 +31,7 @@ def plan(config: Config, *, overwrite: bool = False, reporter: Reporter = _QUIET
         PlanError: the job cannot fit; the message names a change that would make it fit.
 
     """
+    reporter = reporter or Reporter()
     report = prepare_data(config, overwrite=overwrite, reporter=reporter)
     folder = open_run(config)
     setup = ready(config.model, reporter)

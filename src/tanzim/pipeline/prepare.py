@@ -12,8 +12,6 @@ from tanzim.data.prepare import DataReport, prepare
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.workspace import open_run
 
-_QUIET = Reporter()
-
 
 def inspect_data(file: str | Sequence[str], *, config: DataConfig | None = None) -> Inspection:
     """Say what the data in ``file`` is, why, how long, in which languages, and what is wrong with it.
@@ -29,7 +27,7 @@ def inspect_data(file: str | Sequence[str], *, config: DataConfig | None = None)
     return inspect(paths, config or DataConfig(path=paths))
 
 
-def prepare_data(config: Config, *, overwrite: bool = False, reporter: Reporter = _QUIET) -> DataReport:
+def prepare_data(config: Config, *, overwrite: bool = False, reporter: Reporter | None = None) -> DataReport:
     """Read, recognise, convert and split the data of ``config`` into its run directory (once).
 
     Args:
@@ -40,6 +38,7 @@ def prepare_data(config: Config, *, overwrite: bool = False, reporter: Reporter 
     Raises:
         DataError: no data is named, or too many rows cannot be used.
     """
+    reporter = reporter or Reporter()
     folder = open_run(config, overwrite=overwrite)
     if (folder.data / "report.json").is_file():
         return DataReport.read(folder.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tanzim.core.files import write_text
@@ -14,8 +15,6 @@ from tanzim.pipeline.preview_page import Sample, preview_page, token_texts
 from tanzim.pipeline.tokens import conversations, ready
 from tanzim.pipeline.workspace import open_run
 
-_QUIET = Reporter()
-
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -26,7 +25,7 @@ class Preview:
 
 
 def preview(
-    config: Config, *, count: int = 3, html: str | Path | None = None, reporter: Reporter = _QUIET
+    config: Config, *, count: int = 3, html: str | Path | None = None, reporter: Reporter | None = None
 ) -> Preview:
     """Render the first training examples, with their trained and ignored tokens.
 
@@ -40,12 +39,14 @@ def preview(
         DataError: the data cannot be used.
         RenderError: a sample has no trained token, or an untrained end.
     """
+    reporter = reporter or Reporter()
     report = prepare_data(config, reporter=reporter)
     setup = ready(config.model, reporter)
     store = ExampleStore(open_run(config).data / "train.arrow")
     examples = [store[index] for index in range(min(count, len(store)))]
     rendered = setup.renderer.render_many(conversations(examples, config.data, list(report.labels)))
-    samples = tuple((one, token_texts(one.ids, setup.tokenizer.decode, one.segments)) for one in rendered)
+    decode = partial(setup.tokenizer.decode, clean_up_tokenization_spaces=False)
+    samples = tuple((one, token_texts(one.ids, decode, one.segments)) for one in rendered)
     special = frozenset(setup.tokenizer.all_special_ids)
     if html is not None:
         notes = [f"Model: {setup.base.name}. Trained turns: {config.model.train_on}."]

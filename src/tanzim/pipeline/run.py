@@ -11,11 +11,9 @@ from tanzim.core.run import RunFolder, read_lines
 from tanzim.evaluate.report import EvalReport
 from tanzim.infer.engine import Request
 from tanzim.pipeline.config import Config
-from tanzim.pipeline.evaluate import evaluate
+from tanzim.pipeline.evaluate import evaluate_run
 from tanzim.pipeline.finetune import Finetuned, finetune
 from tanzim.pipeline.opened import open_models
-
-_QUIET = Reporter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Ran:
     answer: str
 
 
-def run(config: Config, *, overwrite: bool = False, reporter: Reporter = _QUIET) -> Ran:
+def run(config: Config, *, overwrite: bool = False, reporter: Reporter | None = None) -> Ran:
     """Prepare, plan, train, evaluate before and after, report, and answer one held-out question.
 
     What is done already is not done again, so the same call goes on after an interruption.
@@ -49,11 +47,12 @@ def run(config: Config, *, overwrite: bool = False, reporter: Reporter = _QUIET)
         reporter: takes every automatic choice, and the progress.
 
     Raises:
-        TanzimError: whatever stopped it; see `finetune` and `evaluate`.
+        TanzimError: whatever stopped it; see `finetune` and `evaluate_run`.
 
     """
+    reporter = reporter or Reporter()
     trained = finetune(config, overwrite=overwrite, reporter=reporter)
-    evaluation = evaluate(config, reporter=reporter)
+    evaluation = evaluate_run(config, reporter=reporter)
     question, answer = _one_answer(trained.folder, config)
     return Ran(trained, evaluation, trained.folder.report, question, answer)
 

@@ -10,10 +10,10 @@ from tanzim.pipeline.workspace import load_config
 from tanzim.serve.app import create_app
 from tanzim.serve.server import run_server
 
-_QUIET = Reporter()
 
-
-def serve(models: Sequence[str] = (), *, overrides: Sequence[str] = (), reporter: Reporter = _QUIET) -> None:
+def serve_models(
+    models: Sequence[str] = (), *, overrides: Sequence[str] = (), reporter: Reporter | None = None
+) -> None:
     """Serve models until interrupted: the base under its name, each run's adapter under the run's.
 
     Args:
@@ -26,6 +26,7 @@ def serve(models: Sequence[str] = (), *, overrides: Sequence[str] = (), reporter
         ModelError: the models need different bases.
 
     """
+    reporter = reporter or Reporter()
     config = load_config(None, overrides).serve
     opened = open_models(models, reporter=reporter)
     names: dict[str, str | None] = {opened.base.name: None}

@@ -115,15 +115,6 @@ def test_the_date_never_moves():
     assert re.search("Today: (.*)\n", text)[1] == "26 Jul 2024"
 
 
-def test_token_texts_join_to_the_text():
-    tokenizer = make("chatml")
-    text = "می‌روم 🙂🚀 خانه ok"
-    ids = tokenizer(text).input_ids
-    texts = Renderer(tokenizer).token_texts(ids)
-    assert len(texts) == len(ids)
-    assert "".join(texts) == text
-
-
 @pytest.mark.parametrize(
     ("example", "said"),
     [
