@@ -147,9 +147,9 @@ def _files(data: Json) -> list[Child]:
     if labels:
         rows = [[word(label), *(number(of.get(s, 0)) for s in _SPLITS)] for label, of in labels.items()]
         parts.append(fold(f"{len(labels)} labels", table(["Label", *_SPLITS], rows, ["text", *_NUMBERS[:3]])))
-    rows = [_file(file) for file in data["files"]]
+    sources = [_file(file) for file in data["files"]]
     head = ["File, SHA-256", "Container", "Encoding", "Format", "Rows", "Rejected"]
-    parts.append(fold("Source files", table(head, rows, ["text", "text", "text", "text", *_NUMBERS[:2]])))
+    parts.append(fold("Source files", table(head, sources, ["text", "text", "text", "text", *_NUMBERS[:2]])))
     prints = [[name, _hash(value)] for name, value in data["fingerprints"].items()]
     parts.append(fold("Fingerprints of the splits", table(["Split", "SHA-256 over its examples"], prints)))
     if data["skipped"]:

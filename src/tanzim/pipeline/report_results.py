@@ -68,22 +68,22 @@ def _verdicts(report: EvalReport) -> list[Html]:
             change = f"{_signed(one.change.value)} [{_signed(one.change.low)}, {_signed(one.change.high)}]"
             said.append(f"{'; ' if index else ''}{where}{title(one.metric)} {change} points, {one.verdict}")
         notes.append(note(*said, ".", kind=_KINDS.get(first[0].verdict, "info")))
-    for system in report.systems:
-        if system.cut_off:
+    for result in report.systems:
+        if result.cut_off:
             notes.append(
                 note(
-                    f"{number(system.cut_off)} of {number(report.items)} answers of ",
-                    word(system.name),
+                    f"{number(result.cut_off)} of {number(report.items)} answers of ",
+                    word(result.name),
                     " were cut off at the longest length.",
                 )
             )
-        if system.unread:
+        if result.unread:
             notes.append(
                 note(
                     "No label could be read from ",
-                    number(system.unread),
+                    number(result.unread),
                     " answers of ",
-                    word(system.name),
+                    word(result.name),
                     ".",
                 )
             )
