@@ -32,6 +32,8 @@ from tanzim.pipeline.workspace import open_run
 from tanzim.train.engine import TrainResult, train
 from tanzim.train.tokens import TokenStore
 
+Save = Callable[[Path], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
@@ -80,7 +82,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     manifest = _describe(manifest, config, setup, report, splits)
     folder.write_manifest(replace(manifest, environment=manifest.environment | {"choices": reporter.choices}))
 
-    model, save = _model(config, setup.base, reporter)
+    model, save, autocast = _model(config, setup.base, reporter)
     validation = TokenStore(folder.tokens / "validation.arrow")
     with reporter.task("training") as progress:
         result = train(
@@ -92,6 +94,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
             seed=config.seed,
             save=save,
             base_hash=setup.base.hash,
+            autocast=autocast,
             on_line=_show(progress, reporter),
         )
     write_measured(folder, result)
@@ -105,8 +108,16 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     return Finetuned(folder, result.output, manifest.result)
 
 
-def _model(config: Config, base: Base, reporter: Reporter) -> tuple[torch.nn.Module, Callable[[Path], None]]:
-    """Load the base, attach what is trained, and return it with the function that saves it."""
+def _model(
+    config: Config, base: Base, reporter: Reporter
+) -> tuple[torch.nn.Module, Save, torch.dtype | None]:
+    """Load the base and attach what is trained.
+
+    Returns:
+        The model, the function that saves what was trained, and the precision of its products where it
+        is not that of the trained weights, which are float32.
+
+    """
     device = pick_device(config.model)
     dtype = pick_dtype(config.model, device)
     if config.model.device == "auto":
@@ -117,17 +128,26 @@ def _model(config: Config, base: Base, reporter: Reporter) -> tuple[torch.nn.Mod
         reporter.choose(
             "model.dtype", str(dtype).removeprefix("torch."), f"what {device.type} computes fastest"
         )
-    model = load_model(base, dtype=dtype, device=device)
+    autocast = None if dtype == torch.float32 else dtype
     adapter = config.train.adapter
     if not isinstance(adapter, LoraConfig):
-        return model, lambda path: save_model(model, path, base_hash=base.hash, base_name=base.name)
-    adapted = attach(model, adapter, seed=config.seed)
+        model = load_model(base, dtype=torch.float32, device=device)
+        return (
+            model,
+            lambda path: save_model(model, path, base_hash=base.hash, base_name=base.name),
+            autocast,
+        )
+    adapted = attach(load_model(base, dtype=dtype, device=device), adapter, seed=config.seed)
     for note in accelerate(adapted):
         reporter.say(note)
     count = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     total = sum(p.numel() for p in adapted.parameters())
     reporter.say(f"training {count:,} of {total:,} parameters ({count / total:.2%})")
-    return adapted, lambda path: save_adapter(adapted, path, base_hash=base.hash, base_name=base.name)
+    return (
+        adapted,
+        lambda path: save_adapter(adapted, path, base_hash=base.hash, base_name=base.name),
+        autocast,
+    )
 
 
 def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:

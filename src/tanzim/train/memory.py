@@ -52,8 +52,11 @@ def recompute_activations(model: Any) -> None:  # noqa: ANN401 - a transformers 
         TrainError: the model cannot.
 
     """
+    # Transformers before 5.23 knows it by its older name alone.
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
     try:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        enable({"use_reentrant": False})
     except ValueError as error:
         raise TrainError(str(error), fix="set train.gradient_checkpointing to false") from error
 
