@@ -1,6 +1,8 @@
 """The main job through the command line, on a tiny random model: init, run, and each verb after it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +148,49 @@ def test_mistakes_are_one_clear_message(arguments: list[str], words: str, tmp_pa
     assert failed.returncode == 1
     assert words in failed.stderr
     assert "Traceback" not in failed.stderr + failed.stdout
+
+
+def test_the_served_form_answers_as_what_was_trained(project: Path) -> None:
+    import re
+
+    from openai import OpenAI
+
+    from tanzim.core.records import Message
+    from tanzim.export.verify import compare_answers
+    from tanzim.infer.engine import Request
+    from tanzim.pipeline.opened import open_models
+
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tanzim", "serve", "runs/fruit", "--port", "0"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert server.stdout is not None
+        address = next(m[0] for line in server.stdout if (m := re.search(r"http://\S+", line)))
+        client = OpenAI(base_url=address, api_key="none")
+        opened = open_models([str(project / "runs" / "fruit")])
+
+        def served(messages: list[Message]) -> str:
+            turns = [{"role": m.role, "content": m.content} for m in messages]
+            answer = client.chat.completions.create(
+                model="fruit", messages=turns, temperature=0, max_tokens=16
+            )
+            return answer.choices[0].message.content
+
+        def here(messages: list[Message]) -> str:
+            request = Request(opened.renderer.prompt(messages), adapter=opened.adapter, max_new_tokens=16)
+            return opened.engine.generate([request])[0].text
+
+        asked = [
+            [Message("user", f"{n}: Which colour has {fruit}?")] for n, fruit in ((1, "pear"), (2, "گلابی"))
+        ]
+        parity = compare_answers(here, served, asked, prompts=2, form="served")
+        assert parity.texts_equal == 2
+        assert {model.id for model in client.models.list()} >= {"fruit"}
+    finally:
+        server.terminate()
+        assert server.wait(timeout=30) in (0, -signal.SIGTERM)
+        server.stdout.close()

@@ -78,7 +78,9 @@ def export_run(
                 card=card(config, folder.read_manifest(), table, library="transformers"),
             )
             return Exported(target, (said(parity),))
-        opened = open_base(config.model, reporter=reporter)
+        opened = open_base(
+            config.model.model_copy(update={"dtype": "float32", "device": "cpu"}), reporter=reporter
+        )
         opened.engine.add_adapter(config.name, folder.adapter)
         with opened.engine.lend(config.name) as model, new_folder(target) as temporary:
             shutil.copytree(folder.adapter, temporary, dirs_exist_ok=True)

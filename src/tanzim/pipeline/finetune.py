@@ -22,6 +22,7 @@ from tanzim.core.records import Json, Progress
 from tanzim.core.run import RunFolder, RunManifest
 from tanzim.data.prepare import DataReport
 from tanzim.models.load import load_model, pick_device, pick_dtype
+from tanzim.models.quiet import quiet
 from tanzim.models.resolve import Base
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.plan import plan_run, summary, write_measured
@@ -132,11 +133,12 @@ def _model(
     adapter = config.train.adapter
     if not isinstance(adapter, LoraConfig):
         model = load_model(base, dtype=torch.float32, device=device)
-        return (
-            model,
-            lambda path: save_model(model, path, base_hash=base.hash, base_name=base.name),
-            autocast,
-        )
+
+        def save(path: Path) -> None:
+            with quiet():
+                save_model(model, path, base_hash=base.hash, base_name=base.name)
+
+        return model, save, autocast
     adapted = attach(load_model(base, dtype=dtype, device=device), adapter, seed=config.seed)
     for note in accelerate(adapted):
         reporter.say(note)
