@@ -41,8 +41,9 @@ def characters(example: Example) -> int:
 class Spill:
     """Every kept example in order of reading: N texts on disk, and columns of N numbers in memory.
 
-    Of the data, 33 bytes an example stay in memory (comparing the splits adds about as much thrice): signatures (K bytes an example) and
-    band keys (8 B) lie in files, one per band, so that one band at a time is looked at.
+    Of the data, 33 bytes an example stay in memory; comparing the splits adds some three times that
+    for a while. Signatures (K bytes an example) and band keys (8 B) lie in files, one per band, so
+    that one band at a time is looked at.
 
     Args:
         folder: an empty folder for the temporary files.
