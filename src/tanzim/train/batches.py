@@ -161,10 +161,11 @@ class Sampler:
 
     def total_steps(self, epochs: float, max_steps: int | None) -> int:
         """Count the optimiser steps of a run; a last fraction of an epoch is rounded up to a step."""
-        whole = int(epochs)
-        count = sum(len(self.steps(epoch)) for epoch in range(whole))
-        if epochs > whole:
-            count += int(np.ceil((epochs - whole) * len(self.steps(whole))))
+        count, epoch = 0, 0
+        while epoch < epochs and (max_steps is None or count < max_steps):
+            share = min(1.0, epochs - epoch)
+            count += int(np.ceil(share * len(self.steps(epoch))))
+            epoch += 1
         return count if max_steps is None else min(count, max_steps)
 
     def fill(self, tokens_per_pass: int) -> Json:

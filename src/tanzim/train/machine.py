@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from tanzim.models.kernels import matmul
+
 PRODUCT = (1024, 1024, 2048)  # of the measured matrix product: tokens, inputs, outputs
 PRODUCTS = 4
 # cgroup version 2, then 1: limit and use, in bytes.
@@ -97,6 +99,7 @@ def _cgroup_memory(
 
 def measure_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Return the floating-point operations per second of a matrix product, the best of a few."""
+    matmul.register()  # as the training's products are computed
     rows, inputs, outputs = PRODUCT
     if device.type == "cuda":
         rows, inputs, outputs = 4 * rows, 4 * inputs, 4 * outputs
