@@ -26,9 +26,9 @@ INTENTS = {
 }
 ITEMS = {
     "headphones": r"headphone|headset|هدفون",
-    "phone": r"(?<!head)phone|mobile|گوشی|موبایل",
+    "phone": r"(?<!head)phone|mobile|گوشی",
     "laptop": r"laptop|لپ ?تاپ",
-    "printer": r"printer|پرینتر|چاپگر",
+    "printer": r"printer|پرینتر",
     "camera": r"camera|دوربین",
 }
 CALM = (
