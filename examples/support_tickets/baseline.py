@@ -33,14 +33,14 @@ ITEMS = {
 }
 CALM = (
     r"no hurry|not urgent|whenever|no need|can wait|tomorrow is fine"
-    r"|عجله ?ای نیست|فوری نیست|هر وقت|صبر می ?کنم|فردا هم"
+    r"|عجله ?ای نیست|فوری نیست|هر وقت|صبر می ?کنم|فردا هم|فرقی|وقت هست"
 )
 URGENT = (
     r"urgent|today|immediately|tomorrow|tonight|as soon as|right now|cannot wait|need it"
-    r"|فوری|همین امروز|فردا|امشب|عجله دارم|زودتر|سریع|وقت ندارم|نمی ?توانم صبر|لازمش"
+    r"|فوری|همین امروز|فردا|امشب|عجله دارم|زودتر|سریع|وقت ندارم|پرواز|مهمان|نمی ?توانم صبر|لازمش"
 )
 # A wish that is denied says nothing about the intent.
-DENIED = r"پول نمی ?خواهم|do not want (?:my )?money(?: back)?"
+DENIED = r"پول(?:م را)? نمی ?خواهم|do not want (?:my )?money(?: back)?"
 # Words beside a four-digit number that say what it is.
 ORDER = r"(?:order|purchase|سفارش|خرید)\D{0,15}(\d{4})\b"
 NO_ORDER = r"(?:paid|postcode|serial|extension|پستی|سریال|تلفن)\D{0,10}\d{4}|\d{4} تومان"
@@ -67,7 +67,8 @@ def answer(message: str) -> str:
     number = re.search(ORDER, text) or re.search(r"\b(\d{4})\b", re.sub(NO_ORDER, " ", text))
     order = number.group(1) if number else None
     urgency = "high" if re.search(URGENT, text) and not re.search(CALM, text) else "normal"
-    return json.dumps({"intent": intent, "item": item, "order": order, "urgency": urgency})
+    ticket = {"intent": intent, "item": item, "order": order, "urgency": urgency}
+    return json.dumps(ticket, separators=(",", ":"))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import phrases_en
 import phrases_fa
 
 SYSTEM = "JSON ticket: intent, item, order, urgency"
-ROWS = {"train": 3000, "validation": 60, "test": 200}
+ROWS = {"train": 3000, "validation": 60, "test": 180}
 LANGUAGES: dict[str, ModuleType] = {"en": phrases_en, "fa": phrases_fa}
 # In turn. The base model knows English and hardly any Persian: it gets three Persian messages in five.
 TURNS = {"train": ["fa", "en", "fa", "en", "fa"], "validation": ["en", "fa"], "test": ["en", "fa"]}
@@ -79,14 +79,15 @@ class Writer:
         rng, clauses, order = self.rng, [], None
         if rng.random() < 0.4:
             order = str(rng.randint(1000, 9999))
-            clauses.append(self._number(rng.choice(self.phrases.ORDERS[self.split]), order))
+            clauses.append(self._number(rng.choice(self.phrases.ORDERS[self.split]), order, typed=False))
         if rng.random() < 0.15:
             other = str(rng.randint(1000, 9999))
-            clauses.append(self._number(rng.choice(self.phrases.NUMBERS[self.split]), other))
+            clauses.append(self._number(rng.choice(self.phrases.NUMBERS[self.split]), other, typed=True))
         return clauses, order
 
-    def _number(self, template: str, number: str) -> str:
-        if self.language == "fa" and self.rng.random() < 0.2:
+    def _number(self, template: str, number: str, *, typed: bool) -> str:
+        """Fill in a number; order numbers are copied as the shop writes them, others typed as people do."""
+        if typed and self.language == "fa" and self.rng.random() < 0.5:
             number = number.translate(PERSIAN_DIGITS)
         return template.format(n=number)
 
