@@ -91,11 +91,9 @@ def test_packed_gradients_equal_each_document_alone(name):
         torch.testing.assert_close(got.grad, reference.grad, rtol=1e-4, atol=1e-5, msg=name_)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "gpt2"])
 def test_restarting_positions_alone_keep_documents_apart(name):
-    """Without borders transformers finds documents by their positions; the mask is then built."""
-    if name == "gpt2":
-        pytest.skip("transformers finds no documents by position in GPT-2's mask")
+    """Without borders transformers finds documents by their positions (in GPT-2 it does not)."""
     ours, eager = models(name)
     ids = torch.randint(3, 101, (1, sum(LENGTHS)), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

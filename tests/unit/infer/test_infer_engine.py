@@ -182,9 +182,10 @@ def test_adapters_side_by_side(engine: Engine, model: LlamaForCausalLM, tmp_path
     for request, completion in zip(requests, found, strict=True):
         assert completion.ids == expected(peers[request.adapter], request)
     assert len({completion.ids for completion in found[:3]}) == 3
-    # The base is bit for bit what it was.
+    # The base is what it was, its weights bit for bit (products may round by where a buffer lies).
     assert engine.generate([Request(prompt(s), max_new_tokens=10) for s in range(3)]) == base_answers
-    assert engine.score_answers([(prompt(1), [prompt(2)])]) == base_scores
+    [[again]], [[first]] = engine.score_answers([(prompt(1), [prompt(2)])]), base_scores
+    assert again.logprobs == pytest.approx(first.logprobs, abs=1e-5)
     after = {name.replace(".base_layer", ""): value for name, value in model.state_dict().items()}
     assert all(torch.equal(after[name], value) for name, value in before.items())
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ EVAL = {"step": 3, "kind": "eval", "loss": 1.25}
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    reader = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     fit(tmp_path, trackers=["tensorboard"], max_steps=4, eval_steps=2)
     events = reader.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
