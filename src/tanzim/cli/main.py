@@ -73,38 +73,46 @@ def preview_command(
 ) -> None:
     """Show which tokens are trained and which are ignored, as the model will see them."""
     from tanzim.cli import show
+
+    config = show.config(settings)
     from tanzim.pipeline.preview import preview
 
-    show.preview(preview(show.config(settings), count=count, html=html), html)
+    show.preview(preview(config, count=count, html=html), html)
 
 
 @app.command("plan")
 def plan_command(settings: Settings = None) -> None:
     """Print the memory, disk, tokens, steps and time a run would take; refuse what cannot fit."""
     from tanzim.cli import show
+
+    config = show.config(settings)
     from tanzim.pipeline.plan import plan
 
     reporter = show.RichReporter()
-    show.plan(plan(show.config(settings), reporter=reporter))
+    show.plan(plan(config, reporter=reporter))
 
 
 @app.command()
 def train(settings: Settings = None, overwrite: Overwrite = False) -> None:
     """Fine-tune; go on where an interrupted run stopped."""
     from tanzim.cli import show
+
+    config = show.config(settings)
     from tanzim.pipeline.finetune import finetune
 
     reporter = show.RichReporter()
-    show.trained(finetune(show.config(settings), overwrite=overwrite, reporter=reporter))
+    show.trained(finetune(config, overwrite=overwrite, reporter=reporter))
 
 
 @app.command("evaluate")
 def evaluate_command(settings: Settings = None) -> None:
     """Measure base and tuned model on the same held-out items."""
     from tanzim.cli import show
+
+    config = show.config(settings)
     from tanzim.pipeline.evaluate import evaluate_run
 
-    show.evaluation(evaluate_run(show.config(settings), reporter=show.RichReporter()))
+    show.evaluation(evaluate_run(config, reporter=show.RichReporter()))
 
 
 @app.command("export")
@@ -115,9 +123,11 @@ def export_command(
 ) -> None:
     """Write the adapter (or, with --merge, a whole model) and prove it equals what was trained."""
     from tanzim.cli import show
+
+    config = show.config(settings)
     from tanzim.pipeline.export import export_run
 
-    show.exported(export_run(show.config(settings), merge=merge, output=output, reporter=show.RichReporter()))
+    show.exported(export_run(config, merge=merge, output=output, reporter=show.RichReporter()))
 
 
 @app.command("chat")
@@ -153,9 +163,11 @@ def serve_command(
 def run_command(settings: Settings = None, overwrite: Overwrite = False) -> None:
     """Do it all: data, plan, training, evaluation before and after, report, one answer."""
     from tanzim.cli import show
+
+    config = show.config(settings)
     from tanzim.pipeline.run import run
 
-    show.ran(run(show.config(settings), overwrite=overwrite, reporter=show.RichReporter()))
+    show.ran(run(config, overwrite=overwrite, reporter=show.RichReporter()))
 
 
 @app.command()
