@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -15,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tanzim.core.errors import RunError
-from tanzim.core.files import sha256, sync_folder
+from tanzim.core.files import new_file, sha256
 from tanzim.core.records import Provenance, Rendered
 
 SCHEMA = pa.schema(
@@ -51,22 +49,11 @@ def write_tokens(path: Path, rendered: Iterable[Rendered]) -> int:
         How many documents were written.
 
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     count, rows = 0, iter(rendered)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            with pa.ipc.new_file(stream, SCHEMA) as writer:
-                while batch := list(islice(rows, ROWS_PER_BATCH)):
-                    writer.write_batch(_record_batch(batch))
-                    count += len(batch)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with new_file(path) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
+        while batch := list(islice(rows, ROWS_PER_BATCH)):
+            writer.write_batch(_record_batch(batch))
+            count += len(batch)
     return count
 
 
