@@ -18,7 +18,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("path", type=Path, help="the data file, or the folder it lies in")
     parser.add_argument("--work", type=Path, help="keep configs and runs here (default: a temporary folder)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def find(path: Path, name: str) -> Path:

@@ -157,8 +157,11 @@ def evaluation(report: EvalReport) -> None:
     table = Table(title=f"{report.items} held-out items, 95 % intervals", title_justify="left")
     for number, name in enumerate(header):
         table.add_column(escape(name), justify="left" if number in (0, len(header) - 1) else "right")
+    single = False  # single fields of JSON answers are in the report page
     for row in rows:
-        table.add_row(*map(escape, row))
+        single = row[0].startswith("field ") or (single and row[0].startswith(" "))
+        if not single:
+            table.add_row(*map(escape, row))
     console.print(table)
 
 
