@@ -284,17 +284,23 @@ def test_eight_clients_at_once(client: openai.OpenAI) -> None:
 def test_a_client_that_leaves_stops_the_computation(
     url: str, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    cancelled, cancel = threading.Event(), Scheduler.cancel
+    cancelled, cancel, step = threading.Event(), Scheduler.cancel, Scheduler.step
+
+    def slow(scheduler: Scheduler) -> Any:
+        time.sleep(0.02)  # a tiny model would be done before anybody can leave
+        return step(scheduler)
 
     def seen(scheduler: Scheduler, sequence: Any) -> None:
         cancel(scheduler, sequence)
         cancelled.set()
 
     monkeypatch.setattr(Scheduler, "cancel", seen)
+    monkeypatch.setattr(Scheduler, "step", slow)
     body = {
         "model": "tiny",
         "messages": user("hello"),
         "max_tokens": 200,
+        "temperature": 0,
         "stop": ["never"],
         "stream": stream,
     }
