@@ -205,6 +205,3 @@ def _plain(value: dict[str, Any]) -> Json:
         else item
         for key, item in value.items()
     }
-
-
-__all__ = ["Finetuned", "TrainResult", "finetune"]

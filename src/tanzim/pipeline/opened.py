@@ -64,8 +64,7 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) 
     models = {(w.model.name, w.model.revision) for w in wanted}
     if len(models) > 1:
         raise ModelError(
-            "these need different base models: "
-            + ", ".join(name for name, _ in sorted(map(str_pair, models))),
+            "these need different base models: " + ", ".join(sorted(name for name, _ in models)),
             where=", ".join(names),
             fix="open them one at a time",
         )
@@ -75,11 +74,6 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) 
         opened.engine.add_adapter(name, folder)
     last = adapters[-1][0] if adapters else None
     return Opened(opened.base, opened.renderer, opened.engine, last or opened.name, last)
-
-
-def str_pair(pair: tuple[str, str | None]) -> tuple[str, str]:
-    """Return a (name, revision) pair that sorts."""
-    return pair[0], pair[1] or ""
 
 
 def open_base(config: ModelConfig, *, reporter: Reporter | None = None) -> Opened:
