@@ -30,7 +30,7 @@ from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import finish
 from tanzim.pipeline.tokens import Ready, SplitTokens, ready, tokenise
 from tanzim.pipeline.workspace import open_run
-from tanzim.train.engine import TrainResult, train
+from tanzim.train.engine import train
 from tanzim.train.tokens import TokenStore
 
 Save = Callable[[Path], None]
