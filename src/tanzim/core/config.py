@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -103,19 +103,46 @@ def _override(value: dict[str, Any], assignment: str) -> Keys:
             where="command line",
             fix="write key=value, such as train.epochs=2",
         )
-    here = value
-    for key in keys[:-1]:
-        inner = here.get(key)
-        if inner is None:
-            inner = here[key] = {}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"'{key}' in '{name}' holds a value, not keys", where="command line")
-        here = inner
+    here = _inner(value, keys, "command line")
     try:
         here[keys[-1]] = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"'{text}' is not a YAML value", where=f"command line, {name}") from error
     return keys
+
+
+def _inner(value: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
+    """Return the dict inside ``value`` that holds the last of ``keys``; make those on the way."""
+    for key in keys[:-1]:
+        inner = value.get(key)
+        if inner is None:
+            inner = value[key] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{key}' in '{'.'.join(keys)}' holds a value, not keys", where=where)
+        value = inner
+    return value
+
+
+def with_values(config: SectionT, values: Mapping[str, Any], *, where: str) -> SectionT:
+    """Return ``config`` with other values at dotted keys, checked as strictly as a file.
+
+    Args:
+        config: a section; what was not set in it keeps its default.
+        values: such as ``{"train.learning_rate": 1e-4}``; later ones go over earlier ones.
+        where: the place of these values that an error names.
+
+    Raises:
+        ConfigError: a key is unknown or a value refused; the message names the nearest known key.
+
+    """
+    document = config.model_dump(mode="json", exclude_unset=True)
+    for name, value in values.items():
+        keys = name.split(".")
+        _inner(document, keys, where)[keys[-1]] = value
+    try:
+        return type(config).model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, type(config), _Document(document, {}), set(), where) from None
 
 
 def load(model: type[SectionT], path: Path | None, overrides: Sequence[str] = ()) -> SectionT:

@@ -8,6 +8,7 @@ TanzimError
 ├── RenderError     a conversation that cannot become tokens to train on
 ├── PlanError       a job that cannot fit this machine
 ├── TrainError      a run that had to stop (non-finite loss, disk full)
+│   └── Interrupted     it was asked to stop; the same command goes on
 ├── DriftError      an export that does not behave as what was trained
 ├── RunError        a run directory that is missing, foreign or damaged
 └── MissingExtra    an optional package that is not installed
@@ -67,6 +68,10 @@ class PlanError(TanzimError, ValueError):
 
 class TrainError(TanzimError, RuntimeError):
     """A training run had to stop."""
+
+
+class Interrupted(TrainError):
+    """A run was asked to stop (Ctrl-C, SIGTERM); what it had reached is saved."""
 
 
 class DriftError(TanzimError, RuntimeError):

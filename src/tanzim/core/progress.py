@@ -11,7 +11,7 @@ from tanzim.core.records import Json, Progress, no_progress
 class Reporter:
     """Takes what a pipeline has to say and keeps its automatic choices; shows nothing.
 
-    Subclasses override `say` and `task` to show it somewhere.
+    Subclasses override `say`, `line` and `task` to show it somewhere.
     """
 
     def __init__(self) -> None:
@@ -24,6 +24,9 @@ class Reporter:
         """Tell an automatic choice: the config key that overrides it, the value taken, and why."""
         self.choices.append({"key": key, "value": str(value), "why": why})
         self.say(f"{key}: {value} ({why})")
+
+    def line(self, line: Json) -> None:
+        """Tell a line of ``metrics.jsonl`` as it is written."""
 
     @contextmanager
     def task(self, title: str) -> Iterator[Progress]:

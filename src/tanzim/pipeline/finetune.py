@@ -157,6 +157,7 @@ def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:
     latest: dict[str, str] = {}
 
     def on_line(line: Json) -> None:
+        reporter.line(line)
         if line["kind"] == "event":
             reporter.say(line["message"])
             return

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from tanzim.adapters.lora import trainable
-from tanzim.core.errors import TrainError
+from tanzim.core.errors import Interrupted, TrainError
 from tanzim.core.files import new_folder
 from tanzim.core.run import RunFolder
 from tanzim.core.seeds import derive
@@ -210,7 +210,7 @@ def _loop(
                 state.metrics_bytes = log.size
                 checkpoints.save(state)
             if interrupted() and state.stopped is None:
-                raise TrainError(
+                raise Interrupted(
                     f"interrupted after step {state.step} of {stepper.total}; its checkpoint is saved",
                     where=str(checkpoints.path(state.step)),
                     fix="run the same command again to go on from there",
