@@ -16,7 +16,8 @@ import torch
 import transformers
 
 from tanzim.adapters.config import LoraConfig
-from tanzim.adapters.lora import attach, trainable
+from tanzim.adapters.lora import attach
+from tanzim.adapters.method import trainable
 from tanzim.models.kernels.attention import ATTENTION, register
 from tanzim.models.kernels.loss import trained_token_loss
 

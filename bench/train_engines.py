@@ -17,7 +17,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from tanzim.adapters.config import LoraConfig
-from tanzim.adapters.lora import attach, trainable
+from tanzim.adapters.lora import attach
+from tanzim.adapters.method import Method, trainable
 from tanzim.adapters.store import save_adapter
 from tanzim.core.records import Provenance, Rendered
 from tanzim.core.run import RunFolder
@@ -144,14 +145,12 @@ def tanzim(settings: dict[str, Any], documents: Documents) -> None:
             turns.step(line["tokens"], line["loss"])
 
     train(
-        adapted,
+        Method(adapted, base_hash=base.hash, base_name=base.name),
         store,
         None,
         config,
         RunFolder(folder / "run"),
         seed=0,
-        save=lambda path: save_adapter(adapted, path, base_hash=base.hash, base_name=base.name),
-        base_hash=base.hash,
         on_line=on_line,
     )
 

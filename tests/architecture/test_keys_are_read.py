@@ -38,7 +38,7 @@ def names_read() -> dict[str, set[Path]]:
 
 
 READ = names_read()
-ROOMS = {"train.adapter": "adapters", "model": "models"}
+ROOMS = {"train.method": "adapters", "model": "models"}
 
 
 @pytest.mark.parametrize(("dotted", "name"), sorted(set(keys(Config))), ids=lambda v: v if "." in v else "")

@@ -11,7 +11,8 @@ from torch.nn import functional
 from tanzim.adapters import fast, layer
 from tanzim.adapters.config import LoraConfig
 from tanzim.adapters.linear import OneProductLinear
-from tanzim.adapters.lora import attach, trainable
+from tanzim.adapters.lora import attach
+from tanzim.adapters.method import trainable
 from tanzim.models.kernels import attention
 
 LENGTHS = [5, 23, 1, 9]

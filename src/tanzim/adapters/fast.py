@@ -19,7 +19,7 @@ from torch.nn import functional
 from tanzim.adapters import rows
 from tanzim.adapters.layer import NAMES, DecoderLayer, Layer, Norm, Projection
 from tanzim.adapters.linear import WIDE_DTYPES, plain_adapter
-from tanzim.adapters.lora import trainable
+from tanzim.adapters.method import trainable
 
 # Layers whose code this path was written from; anything else may differ in a detail.
 KNOWN = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")

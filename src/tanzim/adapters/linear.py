@@ -9,11 +9,14 @@ Legend: T rows, I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import peft
 import torch
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 # In half precision W + s·B·A would round a small update away; peft's two products keep it.
 WIDE_DTYPES = (torch.float32, torch.float64)
@@ -106,3 +109,13 @@ def fuse(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is PeftLinear:
             module.__class__ = OneProductLinear
+
+
+def wrap(model: PreTrainedModel, settings: peft.PeftConfig, name: str) -> peft.PeftModel:
+    """Put a new adapter on a model without one, in the one-product form."""
+    with warnings.catch_warnings():
+        # peft 0.21 still asks transformers by the old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        adapted: peft.PeftModel = peft.get_peft_model(model, settings, adapter_name=name)
+    fuse(adapted)
+    return adapted

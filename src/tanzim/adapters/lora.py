@@ -1,9 +1,13 @@
-"""Attach LoRA to a model: peft's modules and format, seeded, in the one-product form."""
+"""Attach LoRA to a model: peft's modules and format, seeded, in the one-product form.
+
+y = x·(W + s·B·A)ᵀ with s = alpha / rank (Hu et al. 2021, arXiv:2106.09685), or alpha / √rank (rsLoRA,
+Kalajdzievski 2023, arXiv:2312.03732). The first choice for small data and small machines; rsLoRA where
+the rank is high (64 and more), since its updates do not shrink with it.
+"""
 
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable
 
 import peft
@@ -12,16 +16,17 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tanzim.adapters.config import LoraConfig
-from tanzim.adapters.linear import fuse
+from tanzim.adapters.config import LoraConfig, RsLoraConfig
+from tanzim.adapters.linear import wrap
+from tanzim.adapters.method import Method
 from tanzim.core.errors import ModelError
 from tanzim.core.seeds import derive
 
 ALL_LINEAR = "all-linear"
-KEY = "train.adapter.target_modules"
+KEY = "train.method.target_modules"
 
 
-def attach(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> peft.PeftModel:
+def attach(model: PreTrainedModel, config: LoraConfig | RsLoraConfig, *, seed: int) -> peft.PeftModel:
     """Add a LoRA adapter named ``default`` to ``model`` and freeze everything else.
 
     Args:
@@ -40,7 +45,8 @@ def attach(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> peft.Pef
         # Readers of PEFT's format expect a whole number where it is one.
         lora_alpha=int(config.alpha) if config.alpha.is_integer() else config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
-        target_modules=_targets(model, config.target_modules),
+        use_rslora=config.type == "rslora",
+        target_modules=targets(model, config.target_modules),
         # GPT-2's Conv1D keeps its matrix the other way round.
         fan_in_fan_out=transposed,
     )
@@ -49,22 +55,14 @@ def attach(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> peft.Pef
         return wrap(model, settings, "default")
 
 
-def wrap(model: PreTrainedModel, settings: peft.PeftConfig, name: str) -> peft.PeftModel:
-    """Put a new adapter on a model without one, in the one-product form."""
-    with warnings.catch_warnings():
-        # peft 0.21 still asks transformers by the old name.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        adapted: peft.PeftModel = peft.get_peft_model(model, settings, adapter_name=name)
-    fuse(adapted)
-    return adapted
+def attach_method(
+    model: PreTrainedModel, config: LoraConfig | RsLoraConfig, *, seed: int, base_hash: str, base_name: str
+) -> Method:
+    """Do `attach`, as a method of training."""
+    return Method(attach(model, config, seed=seed), base_hash=base_hash, base_name=base_name)
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that are trained, by name."""
-    return {name: value for name, value in model.named_parameters() if value.requires_grad}
-
-
-def _targets(model: PreTrainedModel, wanted: str | list[str]) -> str | list[str]:
+def targets(model: PreTrainedModel, wanted: str | list[str]) -> str | list[str]:
     """Check the names of the layers to adapt against those the model has."""
     if wanted == ALL_LINEAR:
         return ALL_LINEAR

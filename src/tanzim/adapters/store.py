@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tanzim.adapters.linear import fuse
-from tanzim.adapters.lora import wrap
+from tanzim.adapters.linear import fuse, wrap
 from tanzim.core.errors import ModelError, WrongBaseError
 from tanzim.core.files import new_folder, read_json, write_json
 from tanzim.core.records import Json

@@ -188,7 +188,7 @@ def _over_fitting(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis | N
         (
             f"use the checkpoint of step {best_step:.0f} (the best one is kept); train.patience stops there",
             "fewer train.epochs, or more and more varied data",
-            "train.adapter.dropout=0.05, train.weight_decay=0.01, or a lower train.adapter.rank",
+            "train.method.dropout=0.05, train.weight_decay=0.01, or a lower train.method.rank",
         ),
     )
 
@@ -203,7 +203,7 @@ def _under_fitting(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis | 
         dict(evidence),
         (
             "raise train.learning_rate (three times it), or train longer",
-            "raise train.adapter.rank, or adapt all-linear layers",
+            "raise train.method.rank, or adapt all-linear layers",
             "look at `tanzim data preview`: are the right tokens trained, and are the answers learnable?",
         ),
     )

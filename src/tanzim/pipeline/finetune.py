@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from tanzim.adapters.config import LoraConfig
+from tanzim.adapters.attach import attach
+from tanzim.adapters.config import form
 from tanzim.adapters.fast import accelerate
-from tanzim.adapters.lora import attach
-from tanzim.adapters.store import save_adapter, save_model
+from tanzim.adapters.method import Method
 from tanzim.core.progress import Reporter
 from tanzim.core.records import Json, Progress
 from tanzim.core.run import RunFolder, RunManifest
@@ -27,13 +27,11 @@ from tanzim.models.resolve import Base
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.plan import plan_run, summary, write_measured
 from tanzim.pipeline.prepare import prepare_data
-from tanzim.pipeline.proof import finish
+from tanzim.pipeline.proof import finish, trained_folder
 from tanzim.pipeline.tokens import Ready, SplitTokens, ready, tokenise
 from tanzim.pipeline.workspace import open_run
 from tanzim.train.engine import train
 from tanzim.train.tokens import TokenStore
-
-Save = Callable[[Path], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     manifest = folder.read_manifest()
     if manifest.status in ("trained", "evaluated"):
         reporter.say(f"'{config.name}' is trained already")
-        return Finetuned(folder, _output(config, folder), manifest.result)
+        return Finetuned(folder, trained_folder(config, folder), manifest.result)
     setup = ready(config.model, reporter)
     splits = tokenise(config, folder, setup, list(report.labels), reporter)
     plan = plan_run(config, folder, setup.base)
@@ -83,18 +81,16 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     manifest = _describe(manifest, config, setup, report, splits)
     folder.write_manifest(replace(manifest, environment=manifest.environment | {"choices": reporter.choices}))
 
-    model, save, autocast = _model(config, setup.base, reporter)
+    method, autocast = _method(config, setup.base, reporter)
     validation = TokenStore(folder.tokens / "validation.arrow")
-    with reporter.task("training") as progress:
+    with reporter.task("training") as progress, quiet():
         result = train(
-            model,
+            method,
             TokenStore(folder.tokens / "train.arrow"),
             validation if len(validation) else None,
             config.train,
             folder,
             seed=config.seed,
-            save=save,
-            base_hash=setup.base.hash,
             autocast=autocast,
             on_line=_show(progress, reporter),
         )
@@ -104,19 +100,17 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
         result=_plain(asdict(result)),
         environment=manifest.environment | {"choices": reporter.choices},
     )
-    finish(config, folder, setup, model, manifest, reporter)
+    finish(config, folder, setup, method.model, manifest, reporter)
     folder.write_manifest(replace(manifest, status="trained"))
     return Finetuned(folder, result.output, manifest.result)
 
 
-def _model(
-    config: Config, base: Base, reporter: Reporter
-) -> tuple[torch.nn.Module, Save, torch.dtype | None]:
-    """Load the base and attach what is trained.
+def _method(config: Config, base: Base, reporter: Reporter) -> tuple[Method, torch.dtype | None]:
+    """Load the base and prepare it for training.
 
     Returns:
-        The model, the function that saves what was trained, and the precision of its products where it
-        is not that of the trained weights, which are float32.
+        The method, and the precision of its products where it is not that of the trained weights, which
+        are float32.
 
     """
     device = pick_device(config.model)
@@ -129,27 +123,16 @@ def _model(
         reporter.choose(
             "model.dtype", str(dtype).removeprefix("torch."), f"what {device.type} computes fastest"
         )
-    autocast = None if dtype == torch.float32 else dtype
-    adapter = config.train.adapter
-    if not isinstance(adapter, LoraConfig):
-        model = load_model(base, dtype=torch.float32, device=device)
-
-        def save(path: Path) -> None:
-            with quiet():
-                save_model(model, path, base_hash=base.hash, base_name=base.name)
-
-        return model, save, autocast
-    adapted = attach(load_model(base, dtype=dtype, device=device), adapter, seed=config.seed)
-    for note in accelerate(adapted):
-        reporter.say(note)
-    count = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in adapted.parameters())
+    whole = form(config.train.method) == "model"
+    model = load_model(base, dtype=torch.float32 if whole else dtype, device=device)
+    method = attach(model, config.train.method, seed=config.seed, base_hash=base.hash, base_name=base.name)
+    if not whole:
+        for note in accelerate(method.model):
+            reporter.say(note)
+    count = sum(parameter.numel() for parameter in method.parameters.values())
+    total = sum(parameter.numel() for parameter in method.model.parameters())
     reporter.say(f"training {count:,} of {total:,} parameters ({count / total:.2%})")
-    return (
-        adapted,
-        lambda path: save_adapter(adapted, path, base_hash=base.hash, base_name=base.name),
-        autocast,
-    )
+    return method, None if dtype == torch.float32 else dtype
 
 
 def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:
@@ -190,10 +173,6 @@ def _describe(
         },
         template=setup.renderer.template,
     )
-
-
-def _output(config: Config, folder: RunFolder) -> Path:
-    return folder.adapter if config.train.adapter.type == "lora" else folder.model
 
 
 def _plain(value: dict[str, Any]) -> Json:

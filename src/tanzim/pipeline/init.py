@@ -95,7 +95,7 @@ model:
   train_on: {model.train_on}   # every assistant turn, or the last one
 
 train:
-  adapter:
+  method:
     type: lora          # or full
     rank: 16
     alpha: 32

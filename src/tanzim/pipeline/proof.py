@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
+from tanzim.adapters.config import form
 from tanzim.core.files import write_text
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder, RunManifest
@@ -40,8 +42,7 @@ def finish(
         DriftError: the saved weights behave otherwise than ``model``.
 
     """
-    lora = config.train.adapter.type == "lora"
-    output = folder.adapter if lora else folder.model
+    output, adapter = trained_folder(config, folder), form(config.train.method) == "adapter"
     stop_ids = setup.renderer.stop_ids
     complete(
         output, base=setup.base, tokenizer=setup.tokenizer, stop_ids=stop_ids, card=card(config, manifest)
@@ -55,9 +56,16 @@ def finish(
             "stop_ids": stop_ids,
             "decode": setup.tokenizer.decode,
         }
-        parity = verify_adapter(output, base=setup.base, **common) if lora else verify_model(output, **common)
+        parity = (
+            verify_adapter(output, base=setup.base, **common) if adapter else verify_model(output, **common)
+        )
     reporter.say(said(parity))
     return parity
+
+
+def trained_folder(config: Config, folder: RunFolder) -> Path:
+    """Return where a run's trained weights lie: ``adapter/``, or ``model/`` where there is no adapter."""
+    return folder.adapter if form(config.train.method) == "adapter" else folder.model
 
 
 def said(parity: Parity) -> str:
@@ -93,17 +101,16 @@ def card(
     """Return the model card of a run; ``library`` is peft for an adapter, transformers for a whole model."""
     train = config.train
     settings = {
-        "adapter": train.adapter.model_dump(),
+        "method": train.method.model_dump(),
         "learning_rate": train.learning_rate,
         "epochs": train.epochs,
         "tokens_per_step": train.tokens_per_step,
         "train_on": config.model.train_on,
     }
-    library = library or ("peft" if train.adapter.type == "lora" else "transformers")
+    library = library or ("peft" if form(train.method) == "adapter" else "transformers")
     return model_card(manifest, library=library, settings=settings, table=table)
 
 
 def write_card(config: Config, folder: RunFolder, table: Sequence[Sequence[str]]) -> None:
     """Write the card again, now with the evaluation's table."""
-    output = folder.adapter if config.train.adapter.type == "lora" else folder.model
-    write_text(output / "README.md", card(config, folder.read_manifest(), table))
+    write_text(trained_folder(config, folder) / "README.md", card(config, folder.read_manifest(), table))

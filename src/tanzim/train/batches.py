@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tanzim.core.records import Json, Provenance
+from tanzim.core.records import Json
 from tanzim.core.seeds import derive
 from tanzim.train.tokens import Document
 
@@ -38,7 +38,7 @@ class Batch:
         max_length: tokens of the longest document.
         targets_T: the next token of each token; 0 where there is none.
         weights_T: loss weight of each target, float32; 0 for the last token of a document.
-        documents: where the documents came from.
+        documents: the documents themselves.
 
     """
 
@@ -48,7 +48,7 @@ class Batch:
     max_length: int
     targets_T: Tensor
     weights_T: Tensor
-    documents: tuple[Provenance, ...]
+    documents: tuple[Document, ...]
 
     @property
     def tokens(self) -> int:
@@ -82,7 +82,7 @@ def collate(documents: Sequence[Document]) -> Batch:
         max(lengths),
         torch.from_numpy(np.concatenate(targets).astype(np.int64)),
         torch.from_numpy(np.concatenate(weights)),
-        tuple(document.provenance for document in documents),
+        tuple(documents),
     )
 
 

@@ -2,7 +2,8 @@
 
 checkpoints/checkpoint-<step>/
   weights.safetensors     the trained parameters, by their name in the model
-  optimizer.safetensors   AdamW's moments: <parameter>.<exp_avg|exp_avg_sq|step>
+  optimizer.safetensors   the optimiser's tensors: <parameter>.<kind>, such as exp_avg
+  method.safetensors      what the method keeps besides (`Method.state`), if anything
   rng.safetensors         random states of Python, NumPy, torch, and each CUDA device
   trainer_state.json      `State`, and what the run's data, config and base were
 
@@ -25,16 +26,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tanzim.adapters.method import Method
 from tanzim.core.errors import RunError, TrainError
 from tanzim.core.files import new_folder, read_json, write_json
 from tanzim.core.records import Json
 from tanzim.core.units import size
 
 Parameters = Mapping[str, nn.Parameter]
-STATE, WEIGHTS, OPTIMIZER, RNG = (
+STATE, WEIGHTS, OPTIMIZER, METHOD, RNG = (
     "trainer_state.json",
     "weights.safetensors",
     "optimizer.safetensors",
+    "method.safetensors",
     "rng.safetensors",
 )
 
@@ -81,8 +84,8 @@ class Checkpoints:
 
     Args:
         folder: where they lie.
-        parameters: what is trained, by name.
-        optimizer: over the same parameters.
+        method: what is trained.
+        optimizer: over the method's parameters.
         identity: what must not change between a run and its continuation (plain JSON).
         keep: how many of the latest stay, besides the best.
 
@@ -91,14 +94,15 @@ class Checkpoints:
     def __init__(
         self,
         folder: Path,
-        parameters: Parameters,
+        method: Method,
         optimizer: torch.optim.Optimizer,
         *,
         identity: Json,
         keep: int,
     ) -> None:
         self.folder = folder
-        self.parameters = parameters
+        self.method = method
+        self.parameters = method.parameters
         self.optimizer = optimizer
         self.identity = identity
         self.keep = keep
@@ -130,11 +134,7 @@ class Checkpoints:
                 shutil.rmtree(trash, ignore_errors=True)
 
     def _write(self, path: Path, state: State) -> None:
-        tensors = {
-            WEIGHTS: _weights(self.parameters),
-            OPTIMIZER: _moments(self.optimizer, self.parameters),
-            RNG: _random_states(),
-        }
+        tensors = self._tensors() | {RNG: _random_states()}
         needed = sum(t.nbytes for group in tensors.values() for t in group.values())
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -151,6 +151,15 @@ class Checkpoints:
                 where=str(path),
                 fix=f"free disk space and run the same command again; {resumes}",
             ) from error
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        tensors = {
+            WEIGHTS: _weights(self.parameters),
+            OPTIMIZER: _moments(self.optimizer, self.parameters),
+        }
+        if state := self.method.state():
+            tensors[METHOD] = {name: value.detach().contiguous() for name, value in state.items()}
+        return tensors
 
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -170,11 +179,7 @@ class Checkpoints:
         path = self.folder / ".checkpoint-rehearsal"
         self._write(path, state)
         try:
-            tensors = {
-                WEIGHTS: _weights(self.parameters),
-                OPTIMIZER: _moments(self.optimizer, self.parameters),
-            }
-            for name, group in tensors.items():
+            for name, group in self._tensors().items():
                 read = load_file(path / name)
                 wrong = [
                     key for key in group if key not in read or not torch.equal(group[key].cpu(), read[key])
@@ -200,7 +205,7 @@ class Checkpoints:
         try:
             saved = read_json(path / STATE)
             _refuse_other(saved["identity"], self.identity, path)
-            load_weights(self.parameters, path)
+            load_weights(self.method, path)
             _load_moments(self.optimizer, self.parameters, load_file(path / OPTIMIZER))
             _set_random_states(load_file(path / RNG))
             return State(**saved["state"])
@@ -221,14 +226,14 @@ def finished_steps(folder: Path) -> list[int]:
 
 
 @torch.no_grad()
-def load_weights(parameters: Parameters, checkpoint: Path) -> None:
-    """Put the trained weights of the folder ``checkpoint`` into ``parameters``.
+def load_weights(method: Method, checkpoint: Path) -> None:
+    """Put the trained weights of the folder ``checkpoint``, and the method's own state, into ``method``.
 
     Raises:
         RunError: names or shapes differ.
 
     """
-    saved = load_file(checkpoint / WEIGHTS)
+    saved, parameters = load_file(checkpoint / WEIGHTS), method.parameters
     wrong = {
         name
         for name in saved.keys() | parameters.keys()
@@ -238,10 +243,12 @@ def load_weights(parameters: Parameters, checkpoint: Path) -> None:
         raise RunError(
             f"{len(wrong)} trained parameters differ from the checkpoint's, such as {sorted(wrong)[0]}",
             where=str(checkpoint),
-            fix="use the model and train.adapter that the run began with",
+            fix="use the model and train.method that the run began with",
         )
     for name, parameter in parameters.items():
         parameter.copy_(saved[name])
+    if (checkpoint / METHOD).is_file():
+        method.load_state(load_file(checkpoint / METHOD))
 
 
 def _weights(parameters: Parameters) -> dict[str, Tensor]:

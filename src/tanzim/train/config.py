@@ -7,16 +7,32 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tanzim.adapters.config import AdapterConfig, LoraConfig
+from tanzim.adapters.config import LoraConfig, MethodConfig
 from tanzim.core.config import Section
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
+class AdamWConfig(Section):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
+
+    type: Literal["adamw"] = "adamw"
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the mean of gradients."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the mean of squared gradients."""
+    epsilon: float = Field(1e-8, gt=0, lt=1)
+    """Guard against division by zero."""
+
+
+OptimizerConfig = AdamWConfig
+
+
 class TrainConfig(Section):
     """How the weights are changed."""
 
-    adapter: AdapterConfig = LoraConfig()
+    method: MethodConfig = LoraConfig()
+    """What changes in the weights: LoRA unless another type is named."""
     epochs: float = Field(1.0, gt=0, lt=math.inf)
     """Passes over the training set; max_steps, if set, ends earlier."""
     max_steps: int | None = Field(None, ge=1)
@@ -28,19 +44,15 @@ class TrainConfig(Section):
     packing: bool = True
     """Fill each pass with several documents, isolated from one another."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
-    """Peak step size of AdamW (the guide's and the field's usual start for LoRA)."""
+    """Peak step size (the guide's and the field's usual start for LoRA)."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up."""
     warmup_steps: int | None = Field(None, ge=0)
     """Steps of linear rise to the peak; unset: 3 % of all steps."""
     weight_decay: float = Field(0.0, ge=0, lt=1)
-    """Decoupled weight decay of AdamW, on matrices only."""
-    beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of AdamW's mean of gradients."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of AdamW's mean of squared gradients."""
-    epsilon: float = Field(1e-8, gt=0, lt=1)
-    """AdamW's guard against division by zero."""
+    """Weight decay, on matrices only."""
+    optimizer: OptimizerConfig = AdamWConfig()
+    """How gradients become steps."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this L2 norm."""
     eval_steps: int | None = Field(None, ge=1)

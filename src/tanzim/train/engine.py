@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
-from tanzim.adapters.lora import trainable
+from tanzim.adapters.config import form
+from tanzim.adapters.method import Method
 from tanzim.core.errors import Interrupted, TrainError
 from tanzim.core.files import new_folder
 from tanzim.core.run import RunFolder
@@ -35,9 +35,11 @@ from tanzim.train.config import TrainConfig
 from tanzim.train.log import MetricsLog, OnLine
 from tanzim.train.memory import peak_memory, recompute_activations
 from tanzim.train.objective import Objective
-from tanzim.train.step import Stepper, make_optimizer, seed_everything
+from tanzim.train.optimizers import make_optimizer
+from tanzim.train.step import Stepper, seed_everything
 from tanzim.train.tokens import TokenStore
 from tanzim.train.trackers import check_trackers, open_trackers
+from tanzim.train.training import Training
 
 # What may change between a run and its continuation: nothing here changes what is learnt (other passes
 # sum the same gradients in another order).
@@ -79,30 +81,26 @@ class TrainResult:
 
 
 def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
-    model: nn.Module,
+    method: Method,
     train_tokens: TokenStore,
     validation_tokens: TokenStore | None,
     config: TrainConfig,
     folder: RunFolder,
     *,
     seed: int,
-    save: Callable[[Path], None],
-    base_hash: str,
     autocast: torch.dtype | None = None,
     on_line: OnLine = lambda line: None,
     resume: bool = True,
 ) -> TrainResult:
-    """Train the parameters of ``model`` that require gradients, and write the chosen weights.
+    """Train what ``method`` prepared, and write the chosen weights.
 
     Args:
-        model: a causal LM, or a PEFT model around one, on its device.
+        method: the model, prepared by its method, on its device.
         train_tokens: the documents to learn from.
         validation_tokens: the documents to choose the best checkpoint by; None or empty for the last.
         config: the ``train`` section.
         folder: where metrics, checkpoints and the result go.
         seed: everything random is derived from it.
-        save: writes the adapter or model into a folder.
-        base_hash: hash of the base weights; a run resumes on the same base only.
         autocast: precision of the products where it differs from the weights' (float16 scales its loss).
         on_line: called with every line of ``metrics.jsonl``, for progress.
         resume: go on from the newest checkpoint; otherwise earlier ones are removed.
@@ -121,8 +119,8 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     # The model and its loss.
     seed_everything(derive(seed, "train"))
     if config.gradient_checkpointing:
-        recompute_activations(model)
-    objective = Objective(model, autocast=autocast)
+        recompute_activations(method.model)
+    objective = Objective(method.model, autocast=autocast)
     way = objective.choose(list(islice(train_tokens, 3)))
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
 
@@ -135,17 +133,16 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     )
 
     # Where the run stands: at the start, or at its newest checkpoint.
-    parameters = trainable(model)
-    optimizer = make_optimizer(parameters, config)
+    optimizer = make_optimizer(method.parameters, config)
     identity = {
         "seed": seed,
-        "base": base_hash,
+        "base": method.base_hash,
         "train": config.model_dump(mode="json", exclude=FREE_KEYS),
         "tokens": train_tokens.fingerprint,
         "validation_tokens": validation_tokens.fingerprint if validation_tokens is not None else None,
     }
     checkpoints = Checkpoints(
-        folder.checkpoints, parameters, optimizer, identity=identity, keep=config.keep_checkpoints
+        folder.checkpoints, method, optimizer, identity=identity, keep=config.keep_checkpoints
     )
     state = State(tokens_per_pass=config.tokens_per_pass)
     if finished := checkpoints.steps():
@@ -153,24 +150,26 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         state.tokens_per_pass = min(state.tokens_per_pass, config.tokens_per_pass)
         scaler.load_state_dict(state.scaler or {})
 
-    settings = config.model_dump(mode="json") | {"seed": seed, "base": base_hash}
+    settings = config.model_dump(mode="json") | {"seed": seed, "base": method.base_hash}
     trackers = open_trackers(config.trackers, folder, settings, state.step + 1)
     with closing(MetricsLog(folder.metrics, state.metrics_bytes, trackers, on_line)) as log:
         log.event(state.step, way)
         if finished:
             log.event(state.step, f"resumed from checkpoint-{state.step}")
-        stepper = Stepper(config, objective, parameters, optimizer, scaler, sampler, state, log)
-        model.train()
-        _loop(stepper, checkpoints, train_tokens, validation_tokens, save)
+        training = Training(config, objective, method, optimizer, scaler, sampler, state, log)
+        method.model.train()
+        _loop(Stepper(training), checkpoints, train_tokens, validation_tokens)
 
         # The chosen weights.
         chosen = state.best_step or state.step
-        load_weights(parameters, checkpoints.path(chosen))
-        model.eval()
-        output = folder.adapter if config.adapter.type == "lora" else folder.model
-        _write(output, save)
+        load_weights(method, checkpoints.path(chosen))
+        method.model.eval()
+        if said := method.finish():
+            log.event(state.step, said)
+        output = folder.adapter if form(config.method) == "adapter" else folder.model
+        _write(output, method)
         log.event(state.step, f"{state.stopped}; weights of step {chosen} written to {output.name}/")
-    return _result(stepper, checkpoints, output, chosen)
+    return _result(training, checkpoints, output, chosen)
 
 
 def _loop(
@@ -178,21 +177,21 @@ def _loop(
     checkpoints: Checkpoints,
     train_tokens: TokenStore,
     validation_tokens: TokenStore | None,
-    save: Callable[[Path], None],
 ) -> None:
     """Step, evaluate and save until the run is over."""
-    config, state, log = stepper.config, stepper.state, stepper.log
-    every = config.eval_steps or max(1, stepper.total // 10)
+    training = stepper.training
+    config, state, log = training.config, training.state, training.log
+    every = config.eval_steps or max(1, training.total // 10)
     start, earlier, rehearsed = time.monotonic(), state.seconds, False
     with _interrupts() as interrupted:
         while state.stopped is None:
-            steps = stepper.sampler.steps(state.epoch)
+            steps = training.sampler.steps(state.epoch)
             stepper.step([train_tokens[index] for index in steps[state.step_in_epoch]], len(steps))
             epoch_ends = state.step_in_epoch == len(steps)
-            if state.step == stepper.total:
+            if state.step == training.total:
                 state.stopped = "all steps done"
             if not rehearsed:
-                _rehearse(checkpoints, state, save, log)
+                _rehearse(checkpoints, state, training.method, log)
                 rehearsed = True
 
             due, improved = state.step % every == 0 or epoch_ends or state.stopped is not None, False
@@ -206,12 +205,12 @@ def _loop(
             due_save = state.step % config.save_steps == 0 if config.save_steps else due
             if due_save or improved or state.stopped or interrupted():
                 state.seconds = earlier + time.monotonic() - start
-                state.scaler = stepper.scaler.state_dict() or None
+                state.scaler = training.scaler.state_dict() or None
                 state.metrics_bytes = log.size
                 checkpoints.save(state)
             if interrupted() and state.stopped is None:
                 raise Interrupted(
-                    f"interrupted after step {state.step} of {stepper.total}; its checkpoint is saved",
+                    f"interrupted after step {state.step} of {training.total}; its checkpoint is saved",
                     where=str(checkpoints.path(state.step)),
                     fix="run the same command again to go on from there",
                 )
@@ -230,21 +229,21 @@ def _refuse_nothing_to_learn(tokens: TokenStore) -> None:
         )
 
 
-def _rehearse(checkpoints: Checkpoints, state: State, save: Callable[[Path], None], log: MetricsLog) -> None:
+def _rehearse(checkpoints: Checkpoints, state: State, method: Method, log: MetricsLog) -> None:
     """Go through all of the saving once, before long work depends on it."""
     written = checkpoints.rehearse(state)
     trial = checkpoints.folder / ".checkpoint-output"
     try:
-        _write(trial, save)
+        _write(trial, method)
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     log.event(state.step, f"rehearsed saving: a checkpoint is {size(written)} and reads back equal")
 
 
-def _write(output: Path, save: Callable[[Path], None]) -> None:
+def _write(output: Path, method: Method) -> None:
     try:
         with new_folder(output) as temporary:
-            save(temporary)
+            method.save(temporary)
     except (OSError, SafetensorError) as error:
         raise TrainError(
             f"the weights could not be written: {error}",
@@ -273,13 +272,13 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(caught, handler)
 
 
-def _result(stepper: Stepper, checkpoints: Checkpoints, output: Path, chosen: int) -> TrainResult:
-    state = stepper.state
+def _result(training: Training, checkpoints: Checkpoints, output: Path, chosen: int) -> TrainResult:
+    state = training.state
     files = checkpoints.path(chosen).iterdir()
     return TrainResult(
         output=output,
         step=state.step,
-        total_steps=stepper.total,
+        total_steps=training.total,
         stopped=state.stopped or "",
         best_step=chosen,
         best_loss=state.best_loss,
@@ -288,7 +287,7 @@ def _result(stepper: Stepper, checkpoints: Checkpoints, output: Path, chosen: in
         trained_tokens=state.trained_tokens,
         seconds=state.seconds,
         tokens_per_s=state.tokens / state.step_seconds,
-        peak_memory=peak_memory(stepper.objective.device),
+        peak_memory=peak_memory(training.objective.device),
         checkpoint_bytes=sum(file.stat().st_size for file in files),
         tokens_per_pass=state.tokens_per_pass,
     )

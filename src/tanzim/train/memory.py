@@ -31,7 +31,7 @@ def smaller_pass(batch: Batch | None, tokens_per_pass: int) -> int:
 
     """
     if batch is None or len(batch.documents) == 1:
-        where = str(batch.documents[0]) if batch else None
+        where = str(batch.documents[0].provenance) if batch else None
         tokens = f"a single document of {batch.tokens} tokens" if batch else "the training state"
         raise TrainError(
             f"memory ran out on {tokens}, which cannot be made smaller",

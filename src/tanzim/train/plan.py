@@ -154,7 +154,7 @@ def make_plan(
     sampler = Sampler(lengths, seed=seed, tokens_per_step=config.tokens_per_step, packing=config.packing)
     steps = sampler.total_steps(config.epochs, config.max_steps)
     chosen = _documents(sampler, steps)
-    sizes = shapes(model, config.adapter)
+    sizes = shapes(model, config.method)
     largest = _largest_pass(config, lengths)
     memory = _memory(sizes, config, machine, largest, dtype)
     tokens, trained_tokens = int(lengths[chosen].sum()), int(trained[chosen].sum())
@@ -170,7 +170,7 @@ def make_plan(
             # The latest, the best, and one being written before an older one goes.
             "checkpoints": checkpoint * (min(config.keep_checkpoints, steps) + 2),
             "output": sizes.trained * STATE_BYTES
-            if isinstance(config.adapter, LoraConfig)
+            if isinstance(config.method, LoraConfig)
             else sizes.parameters * wide,
         },
         tokens=tokens,
@@ -229,11 +229,11 @@ def _memory(
 ) -> dict[str, int]:
     """Return the bytes of each part at the peak of a step (the formulas stand at the top of this file)."""
     wide = torch.finfo(dtype).bits // 8
-    lora = isinstance(config.adapter, LoraConfig)
+    lora = isinstance(config.method, LoraConfig)
     d, q, k, f = sizes.hidden, sizes.queries, sizes.keys, sizes.inner
     own = (4 * d + 3 * q + 2 * k + 4 * f) * OWN_LAYERS
     fast = (2 * d + 2 * q + 2 * k + 2 * f) * FAST_LAYERS
-    takes_fast = sizes.fast and lora and config.adapter.dropout == 0 and wide == 4 and machine.device == "cpu"  # type: ignore[union-attr]
+    takes_fast = sizes.fast and lora and config.method.dropout == 0 and wide == 4 and machine.device == "cpu"  # type: ignore[union-attr]
     kept = sizes.layers * (fast if takes_fast else own)
     if config.gradient_checkpointing:
         kept = sizes.layers * d + RECOMPUTED_LAYERS * own
@@ -257,8 +257,8 @@ def _flops(sizes: Shapes, config: TrainConfig, trained_share: float) -> tuple[fl
     vocabulary = 2 * sizes.vocabulary * sizes.hidden * trained_share
     forward = 2.0 * sizes.linear + vocabulary
     backward = 2.0 * sizes.linear + vocabulary
-    backward += 2.0 * (sizes.linear if config.adapter.type == "full" else 3 * sizes.trained)
-    if config.adapter.type == "full":
+    backward += 2.0 * (sizes.linear if config.method.type == "full" else 3 * sizes.trained)
+    if config.method.type == "full":
         backward += vocabulary
     if config.gradient_checkpointing:
         backward += 2.0 * sizes.linear
@@ -279,7 +279,7 @@ def _changes(
 
     def needed(update: dict[str, Any], dtype: torch.dtype = dtype) -> int:
         changed = config.model_copy(update=update)
-        changed_sizes = shapes(model, changed.adapter) if "adapter" in update else sizes
+        changed_sizes = shapes(model, changed.method) if "method" in update else sizes
         largest = _largest_pass(changed, lengths)
         return sum(_memory(changed_sizes, changed, machine, largest, dtype).values())
 
@@ -291,9 +291,9 @@ def _changes(
     if not config.gradient_checkpointing:
         every["gradient_checkpointing"] = True
         changes["train.gradient_checkpointing=true"] = needed({"gradient_checkpointing": True})
-    if not isinstance(config.adapter, LoraConfig):
-        every["adapter"] = LoraConfig()
-        changes["train.adapter.type=lora"] = needed({"adapter": LoraConfig()})
+    if not isinstance(config.method, LoraConfig):
+        every["method"] = LoraConfig()
+        changes["train.method.type=lora"] = needed({"method": LoraConfig()})
     narrow = dtype
     if torch.finfo(dtype).bits > 16:
         narrow = torch.bfloat16
@@ -306,4 +306,4 @@ def _changes(
 
 
 def _words(key: str, value: Any) -> str:  # noqa: ANN401 - a config value
-    return "train.adapter.type=lora" if key == "adapter" else f"train.{key}={str(value).lower()}"
+    return "train.method.type=lora" if key == "method" else f"train.{key}={str(value).lower()}"

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from tanzim.adapters.config import AdapterConfig, LoraConfig
+from tanzim.adapters.config import LoraConfig, MethodConfig
 from tanzim.adapters.fast import KNOWN
 
 
@@ -45,8 +45,8 @@ class Shapes:
     fast: bool
 
 
-def shapes(path: Path, adapter: AdapterConfig) -> Shapes:
-    """Read the sizes of the model in the folder ``path``, trained as ``adapter`` says."""
+def shapes(path: Path, method: MethodConfig) -> Shapes:
+    """Read the sizes of the model in the folder ``path``, trained as ``method`` says."""
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     auto: Any = AutoModelForCausalLM
     with torch.device("meta"):
@@ -62,9 +62,9 @@ def shapes(path: Path, adapter: AdapterConfig) -> Shapes:
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     trained = parameters
-    if isinstance(adapter, LoraConfig):
-        chosen = [weight for name, weight in linear.items() if _is_target(name, adapter.target_modules)]
-        trained = sum(adapter.rank * sum(weight.shape) for weight in chosen)
+    if isinstance(method, LoraConfig):
+        chosen = [weight for name, weight in linear.items() if _is_target(name, method.target_modules)]
+        trained = sum(method.rank * sum(weight.shape) for weight in chosen)
     return Shapes(
         parameters=parameters,
         linear=sum(weight.numel() for weight in linear.values()),
@@ -80,7 +80,7 @@ def shapes(path: Path, adapter: AdapterConfig) -> Shapes:
 
 
 def _is_target(name: str, targets: str | list[str]) -> bool:
-    """Choose the layers that ``train.adapter.target_modules`` names, as `adapters.lora.attach` does."""
+    """Choose the layers that ``train.method.target_modules`` names, as `adapters.lora.attach` does."""
     if targets == "all-linear":
         return True
     names = [targets] if isinstance(targets, str) else targets

@@ -10,7 +10,8 @@ import transformers as tf
 
 from tanzim.adapters.config import LoraConfig
 from tanzim.adapters.linear import OneProductLinear, active
-from tanzim.adapters.lora import attach, trainable
+from tanzim.adapters.lora import attach
+from tanzim.adapters.method import trainable
 from tanzim.core.errors import ModelError
 
 TINY = {

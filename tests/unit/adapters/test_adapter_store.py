@@ -9,7 +9,8 @@ import torch
 import transformers as tf
 
 from tanzim.adapters.config import LoraConfig
-from tanzim.adapters.lora import attach, trainable
+from tanzim.adapters.lora import attach
+from tanzim.adapters.method import trainable
 from tanzim.adapters.store import load_adapter, read_record, save_adapter, save_model
 from tanzim.core.errors import ModelError, WrongBaseError
 

@@ -9,7 +9,8 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tanzim.adapters.config import LoraConfig
-from tanzim.adapters.lora import attach, trainable
+from tanzim.adapters.lora import attach
+from tanzim.adapters.method import trainable
 from tanzim.adapters.store import save_adapter
 from tanzim.models.hashing import weights_hash
 from tanzim.models.load import load_model

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_train import documents, fit, lines, tiny_lora
 
+from tanzim.adapters.method import Method
 from tanzim.core.errors import RunError, TrainError
 from tanzim.train import checkpoint
 from tanzim.train.checkpoint import Checkpoints, State, finished_steps, load_weights
@@ -30,7 +31,8 @@ def some_run(folder: Path, **changes: Any) -> tuple[Checkpoints, dict[str, torch
             parameters[name].grad = torch.randn_like(parameters[name])
         optimizer.step()
     settings: dict[str, Any] = {"identity": {"seed": 1, "train": {"rate": 2}}, "keep": 2} | changes
-    return Checkpoints(folder, parameters, optimizer, **settings), parameters
+    method = Method(torch.nn.ParameterDict(parameters), base_hash="b" * 64, base_name="tiny")
+    return Checkpoints(folder, method, optimizer, **settings), dict(method.parameters)
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:
@@ -90,10 +92,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_other_parameters_are_refused(tmp_path: Path) -> None:
-    checkpoints, parameters = some_run(tmp_path)
+    checkpoints, _ = some_run(tmp_path)
     checkpoints.save(State(tokens_per_pass=1, step=1))
     with pytest.raises(RunError, match=r"1 trained parameters differ.*still"):
-        load_weights({name: p for name, p in parameters.items() if name != "still"}, checkpoints.path(1))
+        del checkpoints.method.parameters["still"]
+        load_weights(checkpoints.method, checkpoints.path(1))
 
 
 def test_another_identity_is_refused_by_name(tmp_path: Path) -> None:
@@ -126,11 +129,13 @@ def test_the_rehearsal_notices_what_does_not_read_back(
 
 
 def test_a_failing_save_of_the_result_is_seen_at_step_1(tmp_path: Path) -> None:
-    def broken(path: Path) -> None:
-        raise OSError(13, "Permission denied")
+    class Broken(Method):
+        def save(self, folder: Path) -> None:
+            raise OSError(13, "Permission denied")
 
+    broken = Broken(tiny_lora(), base_hash="b" * 64, base_name="tiny")
     with pytest.raises(TrainError, match=r"could not be written: .*Permission denied"):
-        fit(tmp_path, save=broken)
+        fit(tmp_path, prepared=broken)
     assert [line["step"] for line in lines(tmp_path, "train")] == [1]
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 

@@ -19,10 +19,10 @@ from tanzim.core.errors import MissingExtra, RunError, TrainError
 from tanzim.core.records import Provenance, Rendered
 from tanzim.core.run import RunFolder
 from tanzim.train.batches import Sampler, collate
-from tanzim.train.config import TrainConfig
+from tanzim.train.config import AdamWConfig, TrainConfig
 from tanzim.train.memory import recompute_activations
 from tanzim.train.objective import Objective
-from tanzim.train.step import make_optimizer
+from tanzim.train.optimizers import make_optimizer
 from tanzim.train.tokens import Document
 
 # Ways to split the same steps: passes of every size, one document a pass, and all at once.
@@ -120,23 +120,17 @@ def test_evaluation_is_the_mean_loss_over_trained_tokens(tmp_path: Path) -> None
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    result = fit(
-        tmp_path, model=tiny_llama(), adapter={"type": "full"}, epochs=20, learning_rate=5e-3, save=_nothing
-    )
+    result = fit(tmp_path, model=tiny_llama(), method={"type": "full"}, epochs=20, learning_rate=5e-3)
     train_lines = lines(tmp_path, "train")
     assert train_lines[0]["loss"] > 4.3  # ln 97 = 4.57
     assert train_lines[-1]["loss"] < 2.5
     assert result.output == RunFolder(tmp_path / "run").model
 
 
-def _nothing(path: Path) -> None:
-    (path / "config.json").write_text("{}")
-
-
 def test_full_training_moves_the_tied_vocabulary(tmp_path: Path) -> None:
     model = tiny_llama()
     before = model.lm_head.weight.detach().clone()
-    fit(tmp_path, model=model, adapter={"type": "full"}, max_steps=2, save=_nothing)
+    fit(tmp_path, model=model, method={"type": "full"}, max_steps=2)
     assert not torch.equal(model.lm_head.weight, before)
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
@@ -170,7 +164,9 @@ def test_without_validation_the_last_weights_are_chosen(tmp_path: Path) -> None:
 
 def test_decay_is_on_matrices_only() -> None:
     parameters = {"w": torch.nn.Parameter(torch.ones(2, 2)), "b": torch.nn.Parameter(torch.ones(2))}
-    config = TrainConfig(weight_decay=0.5, learning_rate=0.1, beta1=0.7, beta2=0.8, epsilon=1e-6)
+    config = TrainConfig(
+        weight_decay=0.5, learning_rate=0.1, optimizer=AdamWConfig(beta1=0.7, beta2=0.8, epsilon=1e-6)
+    )
     optimizer = make_optimizer(parameters, config)
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
@@ -190,7 +186,8 @@ def test_not_finite_stops_before_the_optimiser(
 
     def poisoned(self: Objective, batch: Any, **kwargs: Any) -> torch.Tensor:
         loss = original(self, batch, **kwargs)
-        if torch.is_grad_enabled() and "rows-0.jsonl, row 13" in map(str, batch.documents):
+        rows = [document.provenance.row for document in batch.documents]
+        if torch.is_grad_enabled() and 13 in rows:
             before.update({n: p.detach().clone() for n, p in model.named_parameters()})
             if what == "loss":
                 return loss * float("nan")
@@ -285,8 +282,7 @@ def test_autocast_stays_near_float32(dtype: torch.dtype, kind: str, tmp_path: Pa
             model=model,
             autocast=autocast,
             max_steps=4,
-            adapter={"type": kind},
-            save=_nothing,
+            method={"type": kind},
             learning_rate=2e-3,
         )
         runs.append([line["loss"] for line in lines(root, "train")])
@@ -302,8 +298,7 @@ def test_float16_overflow_skips_the_step_and_says_so(tmp_path: Path) -> None:
         tmp_path,
         model=model,
         autocast=torch.float16,
-        adapter={"type": "full"},
-        save=_nothing,
+        method={"type": "full"},
         max_steps=4,
         learning_rate=1e-4,
         tokens_per_step=4000,

@@ -105,7 +105,7 @@ def test_tokens_and_steps_are_those_of_the_run(tmp_path: Path, base: Path) -> No
 
 
 def test_parts_follow_their_formulas(tmp_path: Path) -> None:
-    made = plan(large(tmp_path), adapter={"type": "full"}, gradient_checkpointing=True)
+    made = plan(large(tmp_path), method={"type": "full"}, gradient_checkpointing=True)
     count = 6_738_415_616
     assert made.memory["weights"] == made.memory["gradients"] == 4 * count
     assert made.memory["optimiser"] == 8 * count
@@ -125,20 +125,20 @@ def test_what_fits_is_not_refused(base: Path) -> None:
 
 def test_too_little_memory_names_what_would_fit(tmp_path: Path) -> None:
     machine = replace(BIG, memory=60 * GB)
-    refused = plan(large(tmp_path), machine, adapter={"type": "full"})
+    refused = plan(large(tmp_path), machine, method={"type": "full"})
     with pytest.raises(PlanError) as caught:
         refused.check()
     message = str(caught.value)
     assert "training needs about" in message
     assert "optimiser 53.9 GB" in message
-    assert "train.adapter.type=lora" in message
+    assert "train.method.type=lora" in message
     assert "train.gradient_checkpointing=true (" not in message  # alone it would not fit
     offered = [change.rpartition(" (")[0] for change in message.split("would fit: ")[1].split("; ")]
     assert offered == [change for change, took in refused.changes.items() if took <= 60.5 * GB * 0.9]
     # Following the advice is accepted, and takes what was said.
-    followed = plan(large(tmp_path), machine, adapter={"type": "lora"})
+    followed = plan(large(tmp_path), machine, method={"type": "lora"})
     followed.check()
-    assert followed.peak_memory == refused.changes["train.adapter.type=lora"]
+    assert followed.peak_memory == refused.changes["train.method.type=lora"]
 
 
 def test_smaller_passes_are_offered_down_to_the_longest_document(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tanzim.adapters.config import LoraConfig
-from tanzim.adapters.lora import attach
-from tanzim.adapters.store import save_adapter
+from tanzim.adapters.attach import attach
+from tanzim.adapters.config import MethodConfig
+from tanzim.adapters.method import Method
 from tanzim.core.records import Json, Provenance, Rendered
 from tanzim.core.run import RunFolder
 from tanzim.models.kernels.attention import ATTENTION, register
@@ -62,18 +63,24 @@ def tiny_llama(dtype: torch.dtype = torch.float32, **changes: Any) -> LlamaForCa
     return model
 
 
+def tiny_method(model: nn.Module | None = None, *, base_hash: str = "b" * 64, **config: Any) -> Method:
+    """Prepare a model (the random Llama) by the method of ``config`` (LoRA of rank 4 on all layers)."""
+    settings: Any = TypeAdapter(MethodConfig).validate_python(config or {"type": "lora", "rank": 4})
+    return attach(model or tiny_llama(), settings, seed=3, base_hash=base_hash, base_name="tiny")
+
+
 def tiny_lora(*, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Make the random Llama with LoRA of rank 4 on all linear layers."""
-    return attach(tiny_llama(dtype), LoraConfig(rank=4, dropout=dropout), seed=3)
+    return tiny_method(tiny_llama(dtype), type="lora", rank=4, dropout=dropout).model
 
 
 def fit(
     root: Path,
     *,
     model: nn.Module | None = None,
+    prepared: Method | None = None,
     train_documents: list[Rendered] | None = None,
     validation_documents: list[Rendered] | None = None,
-    save: Callable[[Path], None] | None = None,
     resume: bool = True,
     base_hash: str = "b" * 64,
     seed: int = 5,
@@ -82,19 +89,19 @@ def fit(
     **config: Any,
 ) -> TrainResult:
     """Train in ``root/run`` with small defaults."""
-    chosen: Any = model if model is not None else tiny_lora()
     folder = RunFolder(root / "run")
     settings: Json = {"tokens_per_step": 256, "tokens_per_pass": 128, "learning_rate": 1e-2, **config}
+    if prepared is None and hasattr(model, "peft_config"):
+        prepared = Method(model, base_hash=base_hash, base_name="tiny")
+    settings.setdefault("method", {"type": "lora", "rank": 4})
     held_out = documents(8, seed=1) if validation_documents is None else validation_documents
     return train(
-        chosen,
+        prepared or tiny_method(model, base_hash=base_hash, **settings["method"]),
         store(root / "train.arrow", documents(60) if train_documents is None else train_documents),
         store(root / "validation.arrow", held_out),
         TrainConfig.model_validate(settings),
         folder,
         seed=seed,
-        save=save or (lambda path: save_adapter(chosen, path, base_hash="b" * 64, base_name="tiny")),
-        base_hash=base_hash,
         autocast=autocast,
         on_line=on_line,
         resume=resume,

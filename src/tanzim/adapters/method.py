@@ -1,0 +1,70 @@
+"""What a fine-tuning method is to the training loop: parameters, and what happens around a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from tanzim.adapters.store import save_adapter, save_model
+
+
+class Method:
+    """A model prepared for training by one method. This one adds nothing to the plain loop.
+
+    In every step the loop calls `before_step`, computes all gradients (with `penalty` added to the loss
+    once), clips them, calls `before_update`, lets the optimiser step, and calls `after_step` while the
+    gradients are still there.
+
+    Args:
+        model: what is trained; its trainable parameters require gradients.
+        base_hash: SHA-256 of the base model's weights, written beside what is saved.
+        base_name: the base model's id.
+
+    """
+
+    virtual_tokens = 0  # learnt vectors before the text, whose outputs stand before the text's
+
+    def __init__(self, model: nn.Module, *, base_hash: str, base_name: str) -> None:
+        self.model = model
+        self.base_hash = base_hash
+        self.base_name = base_name
+        self.parameters = trainable(model)
+
+    def before_step(self, step: int, total: int) -> None:
+        """Prepare optimiser step number ``step`` (from 0) of ``total``."""
+
+    def penalty(self) -> Tensor | None:
+        """Return what is added to the loss of a step, a scalar, or None."""
+        return None
+
+    def before_update(self, step: int, total: int) -> None:
+        """Change the clipped gradients before the optimiser sees them."""
+
+    def after_step(self, step: int, total: int) -> None:
+        """Change what is trained, after the optimiser's step ``step`` (from 0)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs besides the parameters, the same names at every step."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+
+    def finish(self) -> str:
+        """Do what remains after the last step, before the weights are saved; say it in a sentence."""
+        return ""
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained into ``folder``, whole or not at all."""
+        model: Any = self.model
+        if hasattr(model, "peft_config"):
+            save_adapter(model, folder, base_hash=self.base_hash, base_name=self.base_name)
+        else:
+            save_model(model, folder, base_hash=self.base_hash, base_name=self.base_name)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}

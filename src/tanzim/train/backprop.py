@@ -1,0 +1,76 @@
+"""The ordinary step: sum the gradients of all passes, clip, let the optimiser step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tanzim.train.tokens import Document
+from tanzim.train.training import Training, not_finite
+
+
+class Backprop:
+    """A step by back-propagation.
+
+    Args:
+        training: the run.
+
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+
+    def __call__(self, documents: Sequence[Document], rate: float) -> tuple[float, float | None]:
+        """Make a step; the norm is None where float16 overflowed and the step was skipped.
+
+        Raises:
+            TrainError: the loss or the gradient is not finite, or memory ran out on one document.
+
+        """
+        loss = self.training.retrying(lambda: self._gradients(documents))
+        return loss, self._update(rate, documents)
+
+    def _gradients(self, documents: Sequence[Document]) -> float:
+        """Sum the gradients of all passes; a token counts by its share of the whole step's weight."""
+        run = self.training
+        run.optimizer.zero_grad(set_to_none=True)
+        weight = run.weight(documents)
+        total = 0.0
+        for part in run.passes(documents):
+            loss = run.objective.loss_sum(run.batch(part), scale=1 / weight)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise not_finite("loss", value, run.state.step + 1, part)
+            scaled: Tensor = run.scaler.scale(loss)
+            torch.autograd.backward(scaled)
+            total += value
+        penalty = run.method.penalty()
+        if penalty is not None:
+            torch.autograd.backward(run.scaler.scale(penalty))
+        return total
+
+    def _update(self, rate: float, documents: Sequence[Document]) -> float | None:
+        """Clip, check, and let the optimiser step; return the norm (None where float16 overflowed)."""
+        run = self.training
+        step, scaler = run.state.step, run.scaler
+        scaler.unscale_(run.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(run.method.parameters.values(), run.config.max_grad_norm))
+        finite = math.isfinite(norm)
+        before = scaler.get_scale()
+        if not finite and (not scaler.is_enabled() or before <= 1):
+            raise not_finite("gradient norm", norm, step + 1, documents)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        run.method.before_update(step, run.total)
+        scaler.step(run.optimizer)
+        scaler.update()
+        run.method.after_step(step, run.total)
+        run.optimizer.zero_grad(set_to_none=True)
+        if not finite:
+            run.log.event(
+                step + 1, f"float16 overflow: step skipped, loss scale {before:g} → {scaler.get_scale():g}"
+            )
+        return norm if finite else None

@@ -1,0 +1,110 @@
+"""What the steps of one run work on, and going on with smaller passes when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from tanzim.adapters.method import Method
+from tanzim.core.errors import TrainError
+from tanzim.train.batches import Batch, Sampler, collate
+from tanzim.train.checkpoint import State
+from tanzim.train.config import TrainConfig
+from tanzim.train.log import MetricsLog
+from tanzim.train.memory import is_out_of_memory, smaller_pass
+from tanzim.train.objective import Objective
+from tanzim.train.tokens import Document
+
+NAMED_DOCUMENTS = 8  # documents that an error message names
+
+
+class StepFunction(Protocol):
+    """How one step changes the weights: back-propagation, or another way."""
+
+    def __call__(self, documents: Sequence[Document], rate: float) -> tuple[float, float | None]:
+        """Make a step on ``documents`` at learning rate ``rate``; return its loss and gradient norm."""
+
+
+@dataclass
+class Training:
+    """A run in progress.
+
+    Args:
+        config: the ``train`` section.
+        objective: the loss.
+        method: what is trained, and what its method does around a step.
+        optimizer: over the same parameters.
+        scaler: loss scaling, enabled for float16.
+        sampler: how documents become passes.
+        state: where the run stands.
+        log: where lines go.
+
+    """
+
+    config: TrainConfig
+    objective: Objective
+    method: Method
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    sampler: Sampler
+    state: State
+    log: MetricsLog
+    total: int = field(init=False)
+    _current: Batch | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.total = self.sampler.total_steps(self.config.epochs, self.config.max_steps)
+
+    def passes(self, documents: Sequence[Document]) -> list[list[Document]]:
+        """Divide ``documents`` into passes of at most ``tokens_per_pass`` tokens."""
+        lengths = np.array([len(document.ids) for document in documents])
+        passes = self.sampler.passes(lengths, self.state.tokens_per_pass)
+        return [[documents[index] for index in part] for part in passes]
+
+    def batch(self, documents: Sequence[Document]) -> Batch:
+        """Collate ``documents``, and remember them should memory run out."""
+        self._current = collate(documents)
+        return self._current
+
+    def weight(self, documents: Sequence[Document]) -> float:
+        """Return the loss weight of all ``documents`` together, which a step's loss is divided by."""
+        return sum(float(document.weights[1:].sum(dtype=np.float64)) for document in documents)
+
+    def retrying(self, work: Callable[[], float]) -> float:
+        """Do ``work``, again with smaller passes as often as memory runs out.
+
+        Raises:
+            TrainError: memory ran out on one document.
+
+        """
+        while True:
+            try:
+                return work()
+            except RuntimeError as error:
+                if isinstance(error, TrainError) or not is_out_of_memory(error):
+                    raise
+            # Outside the handler, whose traceback would keep the failed pass's tensors alive.
+            self.optimizer.zero_grad(set_to_none=True)
+            before = self.state.tokens_per_pass
+            self.state.tokens_per_pass = smaller_pass(self._current, before)
+            self.log.event(
+                self.state.step + 1,
+                f"out of memory: tokens_per_pass {before} → {self.state.tokens_per_pass}, "
+                f"tokens_per_step stays {self.config.tokens_per_step}",
+            )
+
+
+def not_finite(what: str, value: float, step: int, documents: Sequence[Document]) -> TrainError:
+    """Return the error that names the documents behind a loss or gradient that is not finite."""
+    named = [str(document.provenance) for document in documents[:NAMED_DOCUMENTS]]
+    more = len(documents) - len(named)
+    where = "; ".join(named) + (f"; and {more} more" if more else "")
+    return TrainError(
+        f"the {what} became {value} in step {step}, before the optimiser changed anything",
+        where=where,
+        fix="look at these documents; lower train.learning_rate, or use model.dtype=float32",
+    )
