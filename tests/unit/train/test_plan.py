@@ -83,7 +83,7 @@ def test_tokens_and_steps_are_those_of_the_run(tmp_path: Path, base: Path) -> No
     rows = documents(60)
     tokens = store(tmp_path / "t.arrow", rows)
     settings: dict[str, Any] = {"tokens_per_step": 256, "tokens_per_pass": 128, "epochs": 1.5}
-    config = TrainConfig.model_validate({"adapter": {"rank": 4}, **settings})
+    config = TrainConfig.model_validate({"method": {"rank": 4}, **settings})
     made = make_plan(
         base,
         config,
