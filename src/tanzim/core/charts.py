@@ -81,7 +81,8 @@ def figure(title: str, chart: Html, caption: Child = "", keys: Sequence[tuple[st
     return tag("figure", tag("h3", title), legend, tag("div", chart, class_="scroll"), below)
 
 
-def _svg(width: float, height: float, title: str, description: str, *children: Child) -> Html:
+def drawing(width: float, height: float, title: str, description: str, *children: Child) -> Html:
+    """Return an SVG of that size, named and described for screen readers."""
     name = "c" + hashlib.sha256(f"{title}/{description}".encode(errors="replace")).hexdigest()[:10]
     return tag(
         "svg",
@@ -95,7 +96,7 @@ def _svg(width: float, height: float, title: str, description: str, *children: C
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
     """A plotting area in the drawing, and the values at its edges."""
 
     left: float
@@ -106,9 +107,11 @@ class _Frame:
     y: list[float]
 
     def at_x(self, value: float) -> float:
+        """Return where ``value`` stands from left to right."""
         return self.left + (value - self.x[0]) / (self.x[-1] - self.x[0]) * (self.right - self.left)
 
     def at_y(self, value: float) -> float:
+        """Return where ``value`` stands from top to bottom."""
         return self.bottom - (value - self.y[0]) / (self.y[-1] - self.y[0]) * (self.bottom - self.top)
 
     def axes(self, x_name: str, labels: Sequence[tuple[float, str]] = ()) -> list[Html]:
@@ -148,7 +151,7 @@ def line_chart(
     everything = [point for line in clean for point in line.points]
     xs, ys = [x for x, _ in everything], [y for _, y in everything]
     x_ticks = ticks(min(xs), max(xs), 6)
-    frame = _Frame(64, 732, 14, 236, x_ticks, ticks(min(ys), max(ys)))
+    frame = Frame(64, 732, 14, 236, x_ticks, ticks(min(ys), max(ys)))
     parts = frame.axes(x_name)
     if mark:
         x = frame.at_x(mark[0])
@@ -170,10 +173,10 @@ def line_chart(
     said = "; ".join(
         f"{line.name} goes from {number(line.points[0][1])} to {number(line.points[-1][1])}" for line in clean
     )
-    return _svg(760, 280, title, said, *parts)
+    return drawing(760, 280, title, said, *parts)
 
 
-def _hovers(frame: _Frame, lines: Sequence[Line], x_name: str) -> list[Html]:
+def _hovers(frame: Frame, lines: Sequence[Line], x_name: str) -> list[Html]:
     """Return invisible strips whose tooltip names the nearest point of every curve."""
     xs = sorted({x for line in lines for x, _ in line.points})
     xs = xs[:: math.ceil(len(xs) / _HOVERS)]
@@ -202,7 +205,7 @@ def histogram(
         colour: 0 to 5.
 
     """
-    frame = _Frame(48, 378, 10, 150, [0, len(counts)], ticks(0, max(counts) or 1, 4))
+    frame = Frame(48, 378, 10, 150, [0, len(counts)], ticks(0, max(counts) or 1, 4))
     every = math.ceil(len(edges) / 7)
     parts = frame.axes(x_name, [(index, number(edges[index])) for index in range(0, len(edges), every)])
     bins = list(zip(itertools.pairwise(edges), counts, strict=True))
@@ -215,7 +218,7 @@ def histogram(
         )
     (low, high), _ = max(bins, key=lambda pair: pair[1])
     said = f"{number(sum(counts))} in all; most between {number(low)} and {number(high)} {x_name}"
-    return _svg(400, 194, title, said, *parts)
+    return drawing(400, 194, title, said, *parts)
 
 
 def interval_bars(
@@ -232,7 +235,7 @@ def interval_bars(
     values = [v for _, bars in groups for b in bars for v in (b.value, b.high) if v is not None]
     scale = ticks(0, top or max([*values, 1e-9]), 5)
     height = 12 + sum(30 + 24 * len(bars) for _, bars in groups)
-    frame = _Frame(170, 650, 8, height, scale, [0, 1])
+    frame = Frame(170, 650, 8, height, scale, [0, 1])
     parts: list[Html] = []
     for value in scale:
         x = frame.at_x(value)
@@ -249,10 +252,10 @@ def interval_bars(
     said = "; ".join(
         f"{name}: " + ", ".join(f"{b.name} {number(b.value, 3)}" for b in bars) for name, bars in groups
     )
-    return _svg(760, height + 24, title, said, *parts)
+    return drawing(760, height + 24, title, said, *parts)
 
 
-def _bar(frame: _Frame, bar: Bar, y: float) -> list[Html]:
+def _bar(frame: Frame, bar: Bar, y: float) -> list[Html]:
     said = f"{bar.name}: {number(bar.value)}"
     parts = [tag("text", bar.name, x=162, y=y + 13, text_anchor="end")]
     end = frame.at_x(bar.value)

@@ -185,13 +185,19 @@ def _explain(
     faults, wheres = [], []
     for fault in error.errors(include_url=False):
         keys = _present(fault["loc"], document.value)
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):  # a check that knows more exactly which key it is about
+            inside = [k for k in (*document.lines, *given) if f"{cause.where}.".startswith(_dots(k))]
+            keys = max(inside, key=len, default=keys)
         dotted = ".".join(map(str, keys))
         if any(keys[: len(g)] == g for g in given):
             where = "command line"
         else:
             known = next((keys[:n] for n in range(len(keys), 0, -1) if keys[:n] in document.lines), ())
             where = f"{name}, line {document.lines[known]}" if known else name
-        if fault["type"] == "extra_forbidden":
+        if isinstance(cause, ConfigError):
+            text = f"{cause.where}: {cause.what}"
+        elif fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(keys[-1]), _siblings(model, keys[:-1]), 1, 0.5)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             text = f"unknown key '{dotted}'{hint}"
@@ -209,6 +215,10 @@ def _explain(
     if len(faults) == 1:
         return ConfigError(faults[0].removeprefix(f"{wheres[0]}: "), where=wheres[0])
     return ConfigError("\n".join([f"{len(faults)} faults in the config", *(f"  {line}" for line in faults)]))
+
+
+def _dots(keys: Keys) -> str:
+    return "".join(f"{key}." for key in keys)
 
 
 def _present(loc: Keys, value: Any) -> Keys:  # noqa: ANN401 - any YAML value
