@@ -105,7 +105,7 @@ def tanzim(settings: dict[str, Any], documents: Documents) -> None:
     from tanzim.adapters.fast import accelerate
     from tanzim.train.batches import collate
     from tanzim.train.engine import train
-    from tanzim.train.objective import Objective
+    from tanzim.train.objectives.language_model import LanguageModel
     from tanzim.train.tokens import TokenStore, write_tokens
 
     base, model = model_of(settings, "tanzim")
@@ -121,7 +121,7 @@ def tanzim(settings: dict[str, Any], documents: Documents) -> None:
         ],
     )
     store = TokenStore(folder / "train.arrow")
-    objective = Objective(adapted)
+    objective = LanguageModel(adapted)
     sample = [store[index] for index in range(settings["parity"])]
     batch = collate(sample)
     count = float(batch.weights_T.sum())

@@ -126,6 +126,7 @@ class Rendered:
         weights: loss weight of each token *as a target*, length T (0 = ignored).
         segments: the turns, in order, covering all T tokens.
         provenance: where the example came from.
+        targets: what is to be predicted, where that is not the next token (see ``train.objective``).
 
     """
 
@@ -133,6 +134,7 @@ class Rendered:
     weights: tuple[float, ...]
     segments: tuple[Segment, ...]
     provenance: Provenance
+    targets: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

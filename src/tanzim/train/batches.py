@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from tanzim.core.records import Json
 from tanzim.core.seeds import derive
 from tanzim.train.tokens import Document
 
+# The documents of a pass: in one row kept apart, in rows filled up to the longest, or one at a time.
+Layout = Literal["packed", "padded", "single"]
 WINDOW = 4096  # documents packed together: enough for a good fill, few enough to keep the order random
 
 
@@ -114,6 +117,27 @@ def pack(lengths: npt.NDArray[np.int64], order: Sequence[int], capacity: int) ->
     return bins
 
 
+def alike(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
+    """Put documents of like length together, so that count × longest is at most ``capacity``.
+
+    Args:
+        lengths: tokens of each document.
+        capacity: most tokens of a group, padding included; a longer document gets a group of its own.
+
+    Returns:
+        Groups of document numbers, the longest first; documents of one length keep their order.
+
+    """
+    groups: list[list[int]] = []
+    for document in np.argsort(-lengths, kind="stable").tolist():
+        longest = int(lengths[groups[-1][0]]) if groups else 0
+        if groups and (len(groups[-1]) + 1) * longest <= capacity:
+            groups[-1].append(document)
+        else:
+            groups.append([document])
+    return groups
+
+
 class Sampler:
     """The steps of every epoch, fixed by the seed alone.
 
@@ -122,16 +146,24 @@ class Sampler:
         seed: the run's seed.
         tokens_per_step: most tokens of a step; a longer document makes a step of its own.
         packing: fill passes with several documents, or take one document a pass.
+        padded: documents of a pass are filled up to the longest, so that each costs as much as it.
 
     """
 
     def __init__(
-        self, lengths: npt.NDArray[np.int64], *, seed: int, tokens_per_step: int, packing: bool
+        self,
+        lengths: npt.NDArray[np.int64],
+        *,
+        seed: int,
+        tokens_per_step: int,
+        packing: bool,
+        padded: bool = False,
     ) -> None:
         self.lengths = lengths
         self.seed = seed
         self.tokens_per_step = tokens_per_step
         self.packing = packing
+        self.padded = padded
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
     def steps(self, epoch: int) -> list[list[int]]:
@@ -157,6 +189,8 @@ class Sampler:
         """Divide documents of these lengths into passes of at most ``tokens_per_pass`` tokens."""
         if not self.packing:
             return [[document] for document in range(len(lengths))]
+        if self.padded:
+            return alike(lengths, tokens_per_pass)
         return pack(lengths, range(len(lengths)), tokens_per_pass)
 
     def total_steps(self, epochs: float, max_steps: int | None) -> int:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tanzim.adapters.config import LoraConfig, MethodConfig
 from tanzim.core.config import Section
+from tanzim.train.objectives.config import LanguageModelConfig, ObjectiveConfig
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
@@ -33,6 +34,8 @@ class TrainConfig(Section):
 
     method: MethodConfig = LoraConfig()
     """What changes in the weights: LoRA unless another type is named."""
+    objective: ObjectiveConfig = LanguageModelConfig()
+    """What is learnt: the next token unless another type is named."""
     epochs: float = Field(1.0, gt=0, lt=math.inf)
     """Passes over the training set; max_steps, if set, ends earlier."""
     max_steps: int | None = Field(None, ge=1)

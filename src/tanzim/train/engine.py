@@ -1,7 +1,7 @@
 """The training engine: tokens in, chosen weights out. One process, one device.
 
 Left out here, because other files say it: how documents become steps and passes (`batches`), the loss
-(`objective`), one step and one evaluation (`step`), the learning rate (`schedule`), what a checkpoint
+(`objectives`), one step and one evaluation (`step`), the learning rate (`schedule`), what a checkpoint
 holds (`checkpoint`). Several processes come with their own step function.
 """
 
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,7 +33,7 @@ from tanzim.train.checkpoint import Checkpoints, State, load_weights
 from tanzim.train.config import TrainConfig
 from tanzim.train.log import MetricsLog, OnLine
 from tanzim.train.memory import peak_memory, recompute_activations
-from tanzim.train.objective import Objective
+from tanzim.train.objectives.choose import make_objective
 from tanzim.train.optimizers import make_optimizer
 from tanzim.train.step import Stepper, seed_everything
 from tanzim.train.tokens import TokenStore
@@ -120,8 +119,8 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     seed_everything(derive(seed, "train"))
     if config.gradient_checkpointing:
         recompute_activations(method.model)
-    objective = Objective(method.model, autocast=autocast)
-    way = objective.choose(list(islice(train_tokens, 3)))
+    objective = make_objective(method.model, config.objective, autocast=autocast)
+    way = objective.choose(train_tokens)
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
 
     # The data in its order.
@@ -129,7 +128,8 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         train_tokens.lengths,
         seed=seed,
         tokens_per_step=config.tokens_per_step,
-        packing=config.packing and objective.way.packed,
+        packing=config.packing and objective.layout != "single",
+        padded=objective.layout == "padded",
     )
 
     # Where the run stands: at the start, or at its newest checkpoint.

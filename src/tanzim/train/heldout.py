@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import torch
 from torch import nn
 
 from tanzim.train.batches import collate, pack
-from tanzim.train.objective import Objective, evaluating
+from tanzim.train.objectives.base import evaluating
+from tanzim.train.objectives.language_model import LanguageModel
 from tanzim.train.tokens import TokenStore
 
 
@@ -24,10 +23,10 @@ def heldout_loss(model: nn.Module, tokens: TokenStore, tokens_per_pass: int) -> 
     """
     if not len(tokens):
         return 0.0, 0
-    objective = Objective(model)
-    objective.choose(list(islice(tokens, 3)))
+    objective = LanguageModel(model)
+    objective.choose(tokens)
     total = 0.0
-    capacity = tokens_per_pass if objective.way.packed else 1
+    capacity = tokens_per_pass if objective.layout == "packed" else 1
     with evaluating(model):
         for part in pack(tokens.lengths, range(len(tokens)), capacity):
             total += objective.loss_sum(collate([tokens[index] for index in part])).item()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tanzim.train.backprop import Backprop
-from tanzim.train.objective import evaluating
+from tanzim.train.objectives.base import evaluating
 from tanzim.train.schedule import learning_rate
 from tanzim.train.tokens import Document, TokenStore
 from tanzim.train.training import StepFunction, Training, not_finite
@@ -49,7 +49,7 @@ class Stepper:
         loss, norm = self.update(documents, rate)
         seconds = time.monotonic() - start
         tokens = sum(len(document.ids) for document in documents)
-        trained = sum(int(np.count_nonzero(document.weights[1:])) for document in documents)
+        trained = sum(int(np.count_nonzero(document.loss_weights)) for document in documents)
         state.step += 1
         state.step_in_epoch += 1
         state.loss = loss

@@ -20,6 +20,7 @@ SCHEMA = pa.schema(
     [
         ("ids", pa.list_(pa.int32())),
         ("weights", pa.list_(pa.float32())),
+        ("targets", pa.list_(pa.list_(pa.int32()))),
         ("source", pa.string()),
         ("row", pa.int64()),
     ]
@@ -34,12 +35,25 @@ class Document(NamedTuple):
         ids: token ids, int32 [T].
         weights: loss weight of each token as a target, float32 [T].
         provenance: where the example came from.
+        targets: what is to be predicted, where that is not the document's own next tokens: as the
+            objective has it (a label; a label per token; the ids of another text), each int32.
 
     """
 
     ids: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
     provenance: Provenance
+    targets: tuple[npt.NDArray[np.int32], ...] = ()
+
+    @property
+    def loss_weights(self) -> npt.NDArray[np.float32]:
+        """The weights that count; a first token is nobody's target where the next token is predicted."""
+        return self.weights if self.targets else self.weights[1:]
+
+    @property
+    def weight(self) -> float:
+        """What the document adds to the number that a step's loss is divided by."""
+        return float(self.loss_weights.sum(dtype=np.float64))
 
 
 def write_tokens(path: Path, rendered: Iterable[Rendered]) -> int:
@@ -62,6 +76,7 @@ def _record_batch(rows: list[Rendered]) -> Any:  # noqa: ANN401 - pyarrow is unt
         [
             pa.array([row.ids for row in rows], SCHEMA.field("ids").type),
             pa.array([row.weights for row in rows], SCHEMA.field("weights").type),
+            pa.array([row.targets for row in rows], SCHEMA.field("targets").type),
             pa.array([row.provenance.source for row in rows], pa.string()),
             pa.array([row.provenance.row for row in rows], pa.int64()),
         ],
@@ -109,12 +124,14 @@ class TokenStore(Sequence[Document]):
         index %= len(self)
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = index - int(self._starts[number])
-        ids, weights, source, source_row = self._batches[number].columns
+        ids, weights, targets, source, source_row = self._batches[number].columns
         start, end = ids.offsets[row].as_py(), ids.offsets[row + 1].as_py()
+        lists = range(targets.offsets[row].as_py(), targets.offsets[row + 1].as_py())
         return Document(
             ids.values.to_numpy()[start:end],
             weights.values.to_numpy()[start:end],
             Provenance(source[row].as_py(), source_row[row].as_py()),
+            tuple(_span(targets.values, index) for index in lists),
         )
 
     def __iter__(self) -> Iterator[Document]:
@@ -128,13 +145,14 @@ class TokenStore(Sequence[Document]):
 
     @cached_property
     def trained(self) -> npt.NDArray[np.int64]:
-        """Trained tokens in each document, int64 [N]; a first token is nobody's target."""
+        """Trained tokens in each document, int64 [N]; as `Document.loss_weights` counts them."""
         parts = []
         for batch in self._batches:
             weights = batch.column(1)
             offsets = weights.offsets.to_numpy()
             trained = weights.values.to_numpy() != 0
-            trained[offsets[:-1][np.diff(offsets) > 0]] = False
+            own = np.diff(batch.column(2).offsets.to_numpy()) == 0
+            trained[offsets[:-1][own & (np.diff(offsets) > 0)]] = False
             parts.append(np.diff(np.concatenate([[0], np.cumsum(trained)])[offsets]))
         return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
@@ -142,3 +160,9 @@ class TokenStore(Sequence[Document]):
     def fingerprint(self) -> str:
         """SHA-256 of the file, by which a resumed run knows its data."""
         return sha256(self.path)
+
+
+def _span(lists: Any, index: int) -> npt.NDArray[np.int32]:  # noqa: ANN401 - pyarrow is untyped
+    """Return the list number ``index`` without copying it."""
+    values: npt.NDArray[np.int32] = lists.values.to_numpy()
+    return values[lists.offsets[index].as_py() : lists.offsets[index + 1].as_py()]

@@ -16,7 +16,7 @@ from tanzim.train.checkpoint import State
 from tanzim.train.config import TrainConfig
 from tanzim.train.log import MetricsLog
 from tanzim.train.memory import is_out_of_memory, smaller_pass
-from tanzim.train.objective import Objective
+from tanzim.train.objectives.base import Objective
 from tanzim.train.tokens import Document
 
 NAMED_DOCUMENTS = 8  # documents that an error message names
@@ -72,7 +72,7 @@ class Training:
 
     def weight(self, documents: Sequence[Document]) -> float:
         """Return the loss weight of all ``documents`` together, which a step's loss is divided by."""
-        return sum(float(document.weights[1:].sum(dtype=np.float64)) for document in documents)
+        return sum(document.weight for document in documents)
 
     def retrying(self, work: Callable[[], float]) -> float:
         """Do ``work``, again with smaller passes as often as memory runs out.

@@ -21,7 +21,7 @@ from tanzim.core.run import RunFolder
 from tanzim.train.batches import Sampler, collate
 from tanzim.train.config import AdamWConfig, TrainConfig
 from tanzim.train.memory import recompute_activations
-from tanzim.train.objective import Objective
+from tanzim.train.objectives.language_model import LanguageModel
 from tanzim.train.optimizers import make_optimizer
 from tanzim.train.tokens import Document
 
@@ -182,9 +182,9 @@ def test_not_finite_stops_before_the_optimiser(
 ) -> None:
     model = tiny_lora()
     before: dict[str, torch.Tensor] = {}
-    original = Objective.loss_sum
+    original = LanguageModel.loss_sum
 
-    def poisoned(self: Objective, batch: Any, **kwargs: Any) -> torch.Tensor:
+    def poisoned(self: LanguageModel, batch: Any, **kwargs: Any) -> torch.Tensor:
         loss = original(self, batch, **kwargs)
         rows = [document.provenance.row for document in batch.documents]
         if torch.is_grad_enabled() and 13 in rows:
@@ -194,7 +194,7 @@ def test_not_finite_stops_before_the_optimiser(
             loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss
 
-    monkeypatch.setattr(Objective, "loss_sum", poisoned)
+    monkeypatch.setattr(LanguageModel, "loss_sum", poisoned)
     with pytest.raises(TrainError, match=f"the {what} became") as caught:
         fit(tmp_path, model=model, tokens_per_pass=40)
     assert "in step" in caught.value.what
@@ -216,16 +216,16 @@ def test_out_of_memory_goes_on_with_smaller_passes(
     error: RuntimeError, during: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(tmp_path / "plain", model=tiny_lora(dtype=torch.float64), tokens_per_pass=256)
-    original = Objective.loss_sum
+    original = LanguageModel.loss_sum
     failed: list[int] = []
 
-    def failing(self: Objective, batch: Any, **kwargs: Any) -> torch.Tensor:
+    def failing(self: LanguageModel, batch: Any, **kwargs: Any) -> torch.Tensor:
         if torch.is_grad_enabled() == (during == "training") and batch.tokens > 128 and len(failed) < 9:
             failed.append(batch.tokens)
             raise error
         return original(self, batch, **kwargs)
 
-    monkeypatch.setattr(Objective, "loss_sum", failing)
+    monkeypatch.setattr(LanguageModel, "loss_sum", failing)
     result = fit(tmp_path / "tight", model=tiny_lora(dtype=torch.float64), tokens_per_pass=256)
     assert result.tokens_per_pass <= 128
     assert any(
@@ -237,14 +237,14 @@ def test_out_of_memory_goes_on_with_smaller_passes(
 
 
 def test_a_document_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Objective.loss_sum
+    original = LanguageModel.loss_sum
 
-    def failing(self: Objective, batch: Any, **kwargs: Any) -> torch.Tensor:
+    def failing(self: LanguageModel, batch: Any, **kwargs: Any) -> torch.Tensor:
         if torch.is_grad_enabled() and batch.max_length > 38:
             raise torch.OutOfMemoryError("out of memory")
         return original(self, batch, **kwargs)
 
-    monkeypatch.setattr(Objective, "loss_sum", failing)
+    monkeypatch.setattr(LanguageModel, "loss_sum", failing)
     with pytest.raises(TrainError, match=r"a single document of (39|40) tokens") as caught:
         fit(tmp_path)
     assert "rows-0.jsonl, row" in str(caught.value.where)
@@ -252,11 +252,11 @@ def test_a_document_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_other_runtime_errors_are_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(self: Objective, batch: Any, **kwargs: Any) -> torch.Tensor:
+    def failing(self: LanguageModel, batch: Any, **kwargs: Any) -> torch.Tensor:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(Objective, "choose", lambda self, documents: "")
-    monkeypatch.setattr(Objective, "loss_sum", failing)
+    monkeypatch.setattr(LanguageModel, "choose", lambda self, documents: "")
+    monkeypatch.setattr(LanguageModel, "loss_sum", failing)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         fit(tmp_path)
 
@@ -416,7 +416,7 @@ def test_checkpointing_frees_what_fast_layers_keep() -> None:
         if recompute:
             recompute_activations(model)
         rows = [Document(np.arange(90, dtype=np.int32), np.ones(90, np.float32), Provenance("x", 1))]
-        loss = Objective(model.train()).loss_sum(collate(rows * 40))
+        loss = LanguageModel(model.train()).loss_sum(collate(rows * 40))
         gc.collect()
         held[recompute] = sum(t.nbytes for t in gc.get_objects() if type(t) is torch.Tensor)
         del loss

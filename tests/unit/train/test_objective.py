@@ -22,7 +22,7 @@ from transformers import (
 from tanzim.core.errors import TrainError
 from tanzim.models.kernels.attention import ATTENTION, register
 from tanzim.train.batches import collate
-from tanzim.train.objective import WAYS, Objective, Way
+from tanzim.train.objectives.language_model import WAYS, LanguageModel, Way
 from tanzim.train.tokens import Document
 
 SMALL: dict[str, Any] = {
@@ -75,7 +75,7 @@ def families() -> dict[str, Any]:
 def test_loss_and_gradient_equal_the_models_own(family: str, tmp_path) -> None:
     model = families()[family]().double().eval()
     rows = some(tmp_path)
-    objective = Objective(model)
+    objective = LanguageModel(model)
     objective.choose(rows)
     assert objective.way == Way(own_logits=False, packed=True)
     ours = objective.loss_sum(collate(rows), scale=0.1)
@@ -94,7 +94,7 @@ def test_loss_and_gradient_equal_the_models_own(family: str, tmp_path) -> None:
 def test_every_way_gives_the_same_loss(way: Way, tmp_path) -> None:
     model = tiny_lora(dtype=torch.float64).eval()
     rows = some(tmp_path)
-    objective = Objective(model)
+    objective = LanguageModel(model)
     objective.way = way
     groups = [rows] if way.packed else [[row] for row in rows]
     ours = sum(objective.loss_sum(collate(group)) for group in groups)
@@ -105,7 +105,7 @@ def test_a_model_that_changes_its_logits_keeps_its_own(tmp_path) -> None:
     model = tiny_llama().eval()
     model.lm_head.register_forward_hook(lambda module, inputs, logits: logits * 2)
     rows = some(tmp_path)
-    objective = Objective(model)
+    objective = LanguageModel(model)
     said = objective.choose(rows)
     assert objective.way == Way(own_logits=True, packed=True)
     assert "the model's own logits" in said
@@ -119,7 +119,7 @@ def test_a_model_that_leaks_between_documents_is_not_packed(tmp_path) -> None:
     model = MambaForCausalLM(
         MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4)
     ).eval()
-    objective = Objective(model)
+    objective = LanguageModel(model)
     said = objective.choose(some(tmp_path))
     assert objective.way == Way(own_logits=False, packed=False)
     assert "one document per pass" in said
@@ -130,13 +130,13 @@ def test_a_broken_base_is_refused_before_training(tmp_path) -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(TrainError, match="nan, before any training") as caught:
-        Objective(model).choose(some(tmp_path))
+        LanguageModel(model).choose(some(tmp_path))
     assert "rows-0.jsonl, row 1" in str(caught.value)
 
 
 def test_choosing_switches_dropout_off_and_back(tmp_path) -> None:
     model = tiny_lora(dropout=0.5).train()
-    objective = Objective(model)
+    objective = LanguageModel(model)
     objective.choose(some(tmp_path))
     assert model.training
     assert objective.way == WAYS[0]

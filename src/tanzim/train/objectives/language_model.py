@@ -1,6 +1,9 @@
-"""The training loss: hidden states from the decoder, vocabulary projected for trained tokens only.
+"""The next token: hidden states from the decoder, vocabulary projected for trained tokens only.
 
-Which way a model allows is not guessed from its name: at the start the loss of two short documents
+−Σ wₜ·log p(xₜ | x₍<ₜ₎), the loss of continued pre-training (all tokens count) and of instruction tuning
+(the answer's tokens count; Ouyang et al. 2022, arXiv:2203.02155).
+
+Which way a model allows is not guessed from its name: at the start the loss of a few short documents
 is computed by each way and compared with the model's own forward pass of each document alone; the
 fastest way that agrees is taken, and the choice is said.
 
@@ -10,8 +13,7 @@ Shapes: T tokens, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +25,13 @@ from transformers import PreTrainedModel
 
 from tanzim.core.errors import TrainError
 from tanzim.models.kernels.loss import trained_token_loss
-from tanzim.train.batches import Batch, collate
+from tanzim.train.batches import Batch, Layout, collate
+from tanzim.train.objectives.base import TOLERANCE, evaluating, inner_model
+from tanzim.train.objectives.config import LanguageModelConfig
 from tanzim.train.tokens import Document
 
-CHECK_TOKENS = 48  # of each document in the comparison at the start
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
+CHECK_DOCUMENTS = 3  # in the comparison at the start,
+CHECK_TOKENS = 48  # and tokens of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +49,34 @@ class Way:
 WAYS = (Way(False, True), Way(True, True), Way(False, False), Way(True, False))
 
 
-class Objective:
+class LanguageModel:
     """Weighted cross-entropy over the trained tokens of a batch.
 
     Args:
         model: a transformers causal LM, or a PEFT model around one.
+        config: its ``train.objective`` section, which has no keys.
         autocast: precision of the products where it differs from the weights'; None for theirs.
 
     """
 
-    def __init__(self, model: nn.Module, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: LanguageModelConfig | None = None,
+        *,
+        autocast: torch.dtype | None = None,
+    ) -> None:
         self.model = model
-        self.causal: Any = _causal_lm(model)
+        self.causal: Any = inner_model(model)
         self.autocast = autocast
         self.device = next(model.parameters()).device
         self.way = WAYS[0]
         self._scale, self._softcap = _logit_form(self.causal)
+
+    @property
+    def layout(self) -> Layout:
+        """Packed where the model keeps packed documents apart."""
+        return "packed" if self.way.packed else "single"
 
     def loss_sum(self, batch: Batch, *, scale: float = 1.0) -> Tensor:
         """Return scale × Σ weight × cross-entropy over the batch's targets, a scalar."""
@@ -108,13 +124,13 @@ class Objective:
 
     @torch.no_grad()
     def choose(self, documents: Sequence[Document]) -> str:
-        """Take the fastest way whose loss equals the model's own on ``documents``, and say which.
+        """Take the fastest way whose loss equals the model's own on the first documents, and say which.
 
         Raises:
             TrainError: the model's own loss is not finite.
 
         """
-        documents = [_shortened(document) for document in documents]
+        documents = [_shortened(document) for document in documents[:CHECK_DOCUMENTS]]
         with evaluating(self.model):
             self.way = Way(own_logits=True, packed=False)
             own = sum(float(self.loss_sum(collate([document]))) for document in documents)
@@ -147,13 +163,6 @@ def _shortened(document: Document) -> Document:
     return Document(ids, np.ones(len(ids), np.float32), document.provenance)
 
 
-def _causal_lm(model: nn.Module) -> PreTrainedModel:
-    """Return the causal LM itself, also from within a PEFT model."""
-    inner: Any = model
-    causal: PreTrainedModel = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-    return causal
-
-
 def _logit_form(model: PreTrainedModel) -> tuple[float, float | None]:
     """Return what the model does to its logits after the projection: a factor, and a soft cap."""
     config = model.config.get_text_config()
@@ -161,14 +170,3 @@ def _logit_form(model: PreTrainedModel) -> tuple[float, float | None]:
     scale *= float(getattr(config, "lm_head_multiplier", None) or 1.0)  # Falcon H1
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
     return scale, getattr(config, "final_logit_softcapping", None)  # Gemma
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off inside the block."""
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)

@@ -1,0 +1,1 @@
+"""What a model learns: the losses of training, chosen by ``train.objective.type``."""

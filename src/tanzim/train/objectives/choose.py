@@ -1,0 +1,35 @@
+"""Make the objective that the config names: a dictionary, no registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from tanzim.train.objectives.base import Objective
+from tanzim.train.objectives.classification import Classification, TokenClassification
+from tanzim.train.objectives.config import ObjectiveConfig
+from tanzim.train.objectives.language_model import LanguageModel
+
+Make = Callable[..., Objective]
+
+OBJECTIVES: dict[str, Make] = {
+    "language_model": LanguageModel,
+    "classification": Classification,
+    "token_classification": TokenClassification,
+}
+
+
+def make_objective(
+    model: nn.Module, config: ObjectiveConfig, *, autocast: torch.dtype | None = None
+) -> Objective:
+    """Make the objective of ``config`` for ``model``.
+
+    Args:
+        model: what is trained, as its method prepared it.
+        config: the ``train.objective`` section.
+        autocast: precision of the products where it differs from the weights'; None for theirs.
+
+    """
+    return OBJECTIVES[config.type](model, config, autocast=autocast)
