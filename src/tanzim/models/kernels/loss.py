@@ -10,10 +10,14 @@ Legend: T tokens, N trained tokens, R rows of a chunk, D hidden size, V vocabula
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+# (logits of a chunk [R, V], which may be overwritten; their rows [R]) → (loss [R], its gradient [R, V])
+RowsLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def trained_token_loss(
@@ -44,21 +48,53 @@ def trained_token_loss(
         ``hidden_TD``, ``weight_VD`` and ``bias_V`` where they require it.
 
     """
-    loss: Tensor = _TrainedTokenLoss.apply(  # type: ignore[no-untyped-call]
-        hidden_TD, weight_VD, bias_V, targets_T, weights_T * scale, chunk, softcap
+
+    def rows_loss(logits_RV: Tensor, rows_R: Tensor) -> tuple[Tensor, Tensor]:
+        return cross_entropy(logits_RV, targets_T[rows_R])
+
+    return projected_loss(
+        hidden_TD, weight_VD, weights_T * scale, rows_loss, chunk=chunk, bias_V=bias_V, softcap=softcap
+    )
+
+
+def projected_loss(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    weights_T: Tensor,
+    rows_loss: RowsLoss,
+    *,
+    chunk: int = 256,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Return Σ weight · loss over the rows whose weight is not 0, for a loss of each row's logits alone.
+
+    Args:
+        hidden_TD: final hidden states.
+        weight_VD: the vocabulary matrix.
+        weights_T: loss weight of each position.
+        rows_loss: the loss of a chunk of rows and its gradient with respect to their logits, which are
+            in at least float32.
+        chunk: rows projected at once.
+        bias_V: the projection's bias.
+        softcap: logits are held within ±softcap.
+
+    """
+    loss: Tensor = _ProjectedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden_TD, weight_VD, bias_V, weights_T, rows_loss, chunk, softcap
     )
     return loss
 
 
-class _TrainedTokenLoss(torch.autograd.Function):
+class _ProjectedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's autograd context
         hidden_TD: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        targets_T: Tensor,
         weights_T: Tensor,
+        rows_loss: RowsLoss,
         chunk: int,
         softcap: float | None,
     ) -> Tensor:
@@ -72,12 +108,15 @@ class _TrainedTokenLoss(torch.autograd.Function):
         for start in range(0, len(rows_N), chunk):
             rows_R = rows_N[start : start + chunk]
             hidden_RD = hidden_TD[rows_R]
-            raw_RV = _project(hidden_RD, weight_VD, bias_V, softcap)
+            logits_RV = project(hidden_RD, weight_VD, bias_V, softcap)
+            slope_RV = None if softcap is None else 1 - (logits_RV / softcap).square_()
             share_R = weights_T[rows_R].to(wide)
-            loss_R, grad_RV = _chunk_loss(raw_RV, targets_T[rows_R], softcap)
+            loss_R, grad_RV = rows_loss(logits_RV, rows_R)
             loss += loss_R.dot(share_R)
             if not (need_hidden or need_weight or need_bias):
                 continue
+            if slope_RV is not None:
+                grad_RV.mul_(slope_RV)
             grad_RV.mul_(share_R[:, None])
             if grad_bias_V is not None:
                 grad_bias_V.add_(grad_RV.sum(0))
@@ -104,33 +143,25 @@ class _TrainedTokenLoss(torch.autograd.Function):
         return hidden, weight, bias, None, None, None, None
 
 
-def _project(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None) -> Tensor:
-    """Return the logits [R, V] in at least float32, divided by the softcap if there is one."""
+def project(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float | None) -> Tensor:
+    """Return the logits [R, V] in at least float32, held within ±softcap if there is one."""
     raw_RV = torch.nn.functional.linear(hidden_RD, weight_VD, bias_V)
     raw_RV = raw_RV.to(torch.promote_types(raw_RV.dtype, torch.float32))
-    return raw_RV if softcap is None else raw_RV.div_(softcap)
+    return raw_RV if softcap is None else raw_RV.div_(softcap).tanh_().mul_(softcap)
 
 
-def _chunk_loss(raw_RV: Tensor, targets_R: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy [R] and its gradient [R, V] with respect to the logits before the softcap.
-
-    ``raw_RV`` is overwritten by the gradient.
-    """
-    slope_RV = None
-    if softcap is not None:
-        squashed_RV = raw_RV.tanh_()
-        slope_RV = 1 - squashed_RV.square()
-        raw_RV = squashed_RV.mul_(softcap)
+def cross_entropy(logits_RV: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy [R] and its gradient [R, V], which overwrites the logits."""
     target_R1 = targets_R[:, None]
-    wanted_R1 = raw_RV.gather(1, target_R1)
+    wanted_R1 = logits_RV.gather(1, target_R1)
     # One pass of exponentials serves both the log-sum-exp and the softmax.
-    largest_R1 = raw_RV.amax(dim=1, keepdim=True)
-    grad_RV = raw_RV.sub_(largest_R1).exp_()
+    largest_R1 = logits_RV.amax(dim=1, keepdim=True)
+    grad_RV = logits_RV.sub_(largest_R1).exp_()
     total_R1 = grad_RV.sum(dim=1, keepdim=True)
     loss_R = (total_R1.log() + largest_R1 - wanted_R1).squeeze(1)
     grad_RV.div_(total_R1)
     grad_RV.scatter_add_(1, target_R1, grad_RV.new_full(target_R1.shape, -1.0))
-    return loss_R, grad_RV if slope_RV is None else grad_RV.mul_(slope_RV)
+    return loss_R, grad_RV
 
 
 def _accumulate(total_VD: Tensor, grad_RV: Tensor, hidden_RD: Tensor) -> None:
