@@ -13,14 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tanzim.adapters.folder import RECORD, WEIGHTS, check_base
 from tanzim.adapters.linear import fuse, wrap
-from tanzim.core.errors import ModelError, WrongBaseError
-from tanzim.core.files import new_folder, read_json, write_json
+from tanzim.core.errors import ModelError
+from tanzim.core.files import new_folder, write_json
 from tanzim.core.records import Json
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-RECORD = "tanzim.json"
 
 
 def save_adapter(model: peft.PeftModel, folder: Path, *, base_hash: str, base_name: str) -> None:
@@ -99,24 +96,6 @@ def load_adapter(
     return adapted
 
 
-def read_record(folder: Path) -> Json:
-    """Return what an adapter's or model's ``tanzim.json`` says: ``base`` and ``base_hash``.
-
-    Raises:
-        WrongBaseError: there is none.
-
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        raise WrongBaseError(
-            f"this does not say which base weights it was made for (no {RECORD})",
-            where=str(folder),
-            fix=f'if you are sure, write {{"base": "...", "base_hash": "..."}} to {path}',
-        )
-    record: Json = read_json(path)
-    return record
-
-
 def _write_record(folder: Path, base_hash: str, base_name: str) -> None:
     write_json(folder / RECORD, {"base": base_name, "base_hash": base_hash})
 
@@ -126,27 +105,6 @@ def _state(model: peft.PeftModel, name: str) -> dict[str, Tensor]:
         model, adapter_name=name, save_embedding_layers=False
     )
     return state
-
-
-def check_base(folder: Path, base_hash: str) -> None:
-    """Refuse a folder that is no adapter, or one for other base weights.
-
-    Raises:
-        ModelError: files of an adapter are missing.
-        WrongBaseError: it was made for other base weights, or does not say for which.
-
-    """
-    for file in (CONFIG, WEIGHTS):
-        if not (folder / file).is_file():
-            raise ModelError(f"this is not an adapter folder (no {file})", where=str(folder))
-    record = read_record(folder)
-    if record.get("base_hash") != base_hash:
-        raise WrongBaseError(
-            f"this adapter is for '{record.get('base')}', weights {str(record.get('base_hash'))[:12]}…; "
-            f"the loaded base has {base_hash[:12]}…",
-            where=str(folder),
-            fix="load the base it was trained on",
-        )
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

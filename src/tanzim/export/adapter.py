@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tanzim.adapters.store import check_base
+from tanzim.adapters.folder import check_base
 from tanzim.core.files import write_text
 from tanzim.export.config import ExportConfig
 from tanzim.export.verify import Decode, Observe, Parity, compare, observer

@@ -18,7 +18,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tanzim.adapters.store import RECORD, WEIGHTS, load_adapter
+from tanzim.adapters.folder import RECORD, WEIGHTS
+from tanzim.adapters.store import load_adapter
 from tanzim.core.errors import DriftError, ModelError
 from tanzim.core.files import new_folder, sha256, write_json
 from tanzim.core.records import Json

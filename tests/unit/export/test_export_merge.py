@@ -10,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tanzim.adapters.store import RECORD, save_adapter
+from tanzim.adapters.folder import RECORD
+from tanzim.adapters.store import save_adapter
 from tanzim.core.errors import DriftError, ModelError, WrongBaseError
 from tanzim.core.files import read_json
 from tanzim.export import merge as merging
