@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tanzim.adapters.store import save_adapter, save_model
 
@@ -13,9 +15,9 @@ from tanzim.adapters.store import save_adapter, save_model
 class Method:
     """A model prepared for training by one method. This one adds nothing to the plain loop.
 
-    In every step the loop calls `before_step`, computes all gradients (with `penalty` added to the loss
-    once), clips them, calls `before_update`, lets the optimiser step, and calls `after_step` while the
-    gradients are still there.
+    The loop calls `begin` once. In every step it calls `before_step`, computes all gradients (with
+    `penalty` added to the loss once), clips them, calls `before_update`, lets the optimiser step, and
+    calls `after_step` while the gradients are still there.
 
     Args:
         model: what is trained; its trainable parameters require gradients.
@@ -31,6 +33,16 @@ class Method:
         self.base_hash = base_hash
         self.base_name = base_name
         self.parameters = trainable(model)
+
+    def begin(self, *, optimizer: Optimizer, steps_in_epoch: int, say: Callable[[int, str], None]) -> None:
+        """Learn of the run, before its first step or its first one after a resume.
+
+        Args:
+            optimizer: over `parameters`, for a method that moves what its moments belong to.
+            steps_in_epoch: optimiser steps of the first epoch.
+            say: writes an event of a step into the run's log.
+
+        """
 
     def before_step(self, step: int, total: int) -> None:
         """Prepare optimiser step number ``step`` (from 0) of ``total``."""

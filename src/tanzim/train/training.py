@@ -58,6 +58,8 @@ class Training:
 
     def __post_init__(self) -> None:
         self.total = self.sampler.total_steps(self.config.epochs, self.config.max_steps)
+        steps = len(self.sampler.steps(0))
+        self.method.begin(optimizer=self.optimizer, steps_in_epoch=steps, say=self.log.event)
 
     def passes(self, documents: Sequence[Document]) -> list[list[Document]]:
         """Divide ``documents`` into passes of at most ``tokens_per_pass`` tokens."""
