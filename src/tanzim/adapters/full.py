@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tanzim.adapters.config import FullConfig
+from tanzim.adapters.heads import head_parameters
 from tanzim.adapters.method import Method
 from tanzim.core.errors import ModelError
 
@@ -36,6 +37,7 @@ def attach(model: Any, config: FullConfig, *, seed: int, base_hash: str, base_na
                 fix=f"names look like {names[0]} and {names[-1]}",
             )
     kept = set(names) if config.last_layers is None else _last(model, config.last_layers)
+    kept |= head_parameters(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in kept and not any(part in name for part in config.freeze))
     method = Method(model, base_hash=base_hash, base_name=base_name)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tanzim.adapters.config import LoraConfig, RsLoraConfig
+from tanzim.adapters.heads import task_settings
 from tanzim.adapters.linear import wrap
 from tanzim.adapters.method import Method
 from tanzim.core.errors import ModelError
@@ -40,7 +41,7 @@ def attach(model: PreTrainedModel, config: LoraConfig | RsLoraConfig, *, seed: i
     """
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
     settings = peft.LoraConfig(
-        task_type=peft.TaskType.CAUSAL_LM,
+        **task_settings(model),
         r=config.rank,
         # Readers of PEFT's format expect a whole number where it is one.
         lora_alpha=int(config.alpha) if config.alpha.is_integer() else config.alpha,  # type: ignore[arg-type]

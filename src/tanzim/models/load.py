@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto import modeling_auto as auto
 
 from tanzim.core.errors import ModelError
+from tanzim.core.seeds import derive
 from tanzim.models.config import ModelConfig
 from tanzim.models.kernels.attention import ATTENTION, register
 from tanzim.models.quiet import quiet
@@ -25,6 +30,29 @@ from tanzim.models.resolve import Base
 
 # The first CUDA compute capability that computes in bfloat16 (Ampere).
 BF16_CAPABILITY = (8, 0)
+
+Kind = Literal["causal", "sequence_classification", "token_classification", "encoder", "seq2seq"]
+# The class that loads each kind, the architectures it knows, and what the kind is called.
+_KINDS: dict[Kind, tuple[Any, Any, str]] = {
+    "causal": (AutoModelForCausalLM, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "a causal language model"),
+    "sequence_classification": (
+        AutoModelForSequenceClassification,
+        auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "a model that can classify texts",
+    ),
+    "token_classification": (
+        AutoModelForTokenClassification,
+        auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        "a model that can classify tokens",
+    ),
+    "encoder": (AutoModel, auto.MODEL_MAPPING_NAMES, "a model that transformers knows"),
+    "seq2seq": (
+        AutoModelForSeq2SeqLM,
+        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        "an encoder-decoder model",
+    ),
+}
+HEADED = ("sequence_classification", "token_classification")
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
 
@@ -81,25 +109,44 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(base: Base, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Load a base as a causal language model with our attention, in evaluation mode.
+def load_model(
+    base: Base,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    kind: Kind = "causal",
+    labels: Sequence[str] = (),
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Load a base with our attention, in evaluation mode.
+
+    The names of modules that the base has no weights for (a new head) stand in the model's
+    ``new_modules``; they are kept in float32, since they are trained.
 
     Args:
         base: what `resolve` returned.
         dtype: precision of the weights.
         device: where they go.
+        kind: what the model is to do.
+        labels: the classes of a classification head, in order.
+        seed: a new head is drawn from the seed derived as "head".
 
     Raises:
-        ModelError: it is no causal language model, weights are missing, damaged or of the wrong
-            shape, or they do not fit into the device's memory.
+        ModelError: it is not of that kind, weights are missing, damaged or of the wrong shape, or they
+            do not fit into the device's memory.
 
     """
     register()
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "head"))
             config = AutoConfig.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
-            _check_causal(config, base)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            _check_kind(config, base, kind)
+            if kind in HEADED:
+                config.id2label = dict(enumerate(labels))
+                config.label2id = {label: index for index, label in enumerate(labels)}
+                config.problem_type = "single_label_classification"
+            loaded: Any = _KINDS[kind][0].from_pretrained(
                 base.path,
                 config=config,
                 dtype=dtype,
@@ -114,8 +161,12 @@ def load_model(base: Base, *, dtype: torch.dtype, device: torch.device) -> PreTr
         raise
     except _UNREADABLE as error:
         raise _unreadable("model", base, error) from error
-    model: nn.Module = loaded[0]
-    _check_complete(loaded[1], base)
+    model: Any = loaded[0]
+    poolers = _missing_poolers(loaded[1]) if kind != "causal" else ()
+    model.new_modules = (*_head(model), *poolers) if kind in HEADED else ()
+    _check_complete(loaded[1], base, (*model.new_modules, *poolers))
+    for name in model.new_modules:
+        model.get_submodule(name).float()
     try:
         model.to(device)
     except torch.OutOfMemoryError as error:
@@ -129,24 +180,43 @@ def load_model(base: Base, *, dtype: torch.dtype, device: torch.device) -> PreTr
     return cast("PreTrainedModel", model)
 
 
-def _check_causal(config: PreTrainedConfig, base: Base) -> None:
-    """Refuse what AutoModelForCausalLM would turn into a model with an untrained head."""
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+def _check_kind(config: PreTrainedConfig, base: Base, kind: Kind) -> None:
+    """Refuse an architecture without such a class, and what would become a generator of random words."""
+    _, names, wanted = _KINDS[kind]
     named = config.architectures or []
-    fits = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if not fits or (named and not known.intersection(named)):
+    fits = config.model_type in names
+    if kind == "causal" and named and not set(names.values()).intersection(named):
+        fits = False
+    if not fits:
+        fix = {
+            "causal": "use a model that generates text, such as smollm2-135m-instruct",
+            "seq2seq": "use a T5- or BART-shaped model",
+        }
         raise ModelError(
-            f"this is not a causal language model (it is {', '.join(named) or config.model_type})",
+            f"this is not {wanted} (it is {', '.join(named) or config.model_type})",
             where=base.name,
-            fix="use a model that generates text, such as smollm2-135m-instruct",
+            fix=fix.get(kind, "use a model of the BERT or Llama family"),
         )
 
 
-def _check_complete(report: dict[str, Any], base: Base) -> None:
-    """Refuse weights that transformers would have filled up with random numbers."""
+def _head(model: Any) -> tuple[str, ...]:  # noqa: ANN401 - any transformers model
+    """Name the modules with weights that stand beside the base."""
+    children = [(name, child) for name, child in model.named_children() if name != model.base_model_prefix]
+    return tuple(name for name, child in children if next(child.parameters(), None) is not None)
+
+
+def _missing_poolers(report: dict[str, Any]) -> tuple[str, ...]:
+    """Name the poolers without weights: a model trained on masked words alone has none."""
+    missing = [f".{name}" for name in report.get("missing_keys") or () if "pooler." in str(name)]
+    return tuple(dict.fromkeys(f"{name.partition('.pooler.')[0]}.pooler"[1:] for name in missing))
+
+
+def _check_complete(report: dict[str, Any], base: Base, new: Sequence[str] = ()) -> None:
+    """Refuse weights that transformers would have filled up with random numbers, but for ``new`` modules."""
     for key, word in (("missing_keys", "missing"), ("mismatched_keys", "of another shape")):
         found = report.get(key) or ()
         names = sorted(name if isinstance(name, str) else str(name[0]) for name in found)
+        names = [name for name in names if not name.startswith(tuple(f"{module}." for module in new))]
         if names:
             raise ModelError(
                 f"{len(names)} weights are {word}, such as {names[0]}",
