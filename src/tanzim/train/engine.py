@@ -34,6 +34,7 @@ from tanzim.train.config import TrainConfig
 from tanzim.train.log import MetricsLog, OnLine
 from tanzim.train.memory import peak_memory, recompute_activations
 from tanzim.train.objectives.choose import make_objective
+from tanzim.train.objectives.distillation import Teacher
 from tanzim.train.optimizers import make_optimizer
 from tanzim.train.step import Stepper, seed_everything
 from tanzim.train.tokens import TokenStore
@@ -88,6 +89,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     *,
     seed: int,
     autocast: torch.dtype | None = None,
+    teacher: Teacher | None = None,
     on_line: OnLine = lambda line: None,
     resume: bool = True,
 ) -> TrainResult:
@@ -101,6 +103,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         folder: where metrics, checkpoints and the result go.
         seed: everything random is derived from it.
         autocast: precision of the products where it differs from the weights' (float16 scales its loss).
+        teacher: the model to learn from, for the objectives that have one.
         on_line: called with every line of ``metrics.jsonl``, for progress.
         resume: go on from the newest checkpoint; otherwise earlier ones are removed.
 
@@ -119,7 +122,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     seed_everything(derive(seed, "train"))
     if config.gradient_checkpointing:
         recompute_activations(method.model)
-    objective = make_objective(method.model, config.objective, autocast=autocast)
+    objective = make_objective(method.model, config.objective, autocast=autocast, teacher=teacher)
     way = objective.choose(train_tokens)
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
 
@@ -137,6 +140,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     identity = {
         "seed": seed,
         "base": method.base_hash,
+        "teacher": teacher.hash if teacher is not None else None,
         "train": config.model_dump(mode="json", exclude=FREE_KEYS),
         "tokens": train_tokens.fingerprint,
         "validation_tokens": validation_tokens.fingerprint if validation_tokens is not None else None,

@@ -20,6 +20,7 @@ from tanzim.core.run import RunFolder
 from tanzim.models.kernels.attention import ATTENTION, register
 from tanzim.train.config import TrainConfig
 from tanzim.train.engine import TrainResult, train
+from tanzim.train.objectives.distillation import Teacher
 from tanzim.train.tokens import TokenStore, write_tokens
 
 VOCABULARY = 97
@@ -85,6 +86,7 @@ def fit(
     base_hash: str = "b" * 64,
     seed: int = 5,
     autocast: torch.dtype | None = None,
+    teacher: Teacher | None = None,
     on_line: Callable[[Json], None] = lambda line: None,
     **config: Any,
 ) -> TrainResult:
@@ -103,6 +105,7 @@ def fit(
         folder,
         seed=seed,
         autocast=autocast,
+        teacher=teacher,
         on_line=on_line,
         resume=resume,
     )

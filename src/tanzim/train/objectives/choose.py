@@ -10,6 +10,7 @@ from torch import nn
 from tanzim.train.objectives.base import Objective
 from tanzim.train.objectives.classification import Classification, TokenClassification
 from tanzim.train.objectives.config import ObjectiveConfig
+from tanzim.train.objectives.distillation import Distillation, Teacher
 from tanzim.train.objectives.language_model import LanguageModel
 
 Make = Callable[..., Objective]
@@ -18,11 +19,17 @@ OBJECTIVES: dict[str, Make] = {
     "language_model": LanguageModel,
     "classification": Classification,
     "token_classification": TokenClassification,
+    "distillation": Distillation,
+    "sequence_distillation": LanguageModel,  # its documents hold the teacher's answers
 }
 
 
 def make_objective(
-    model: nn.Module, config: ObjectiveConfig, *, autocast: torch.dtype | None = None
+    model: nn.Module,
+    config: ObjectiveConfig,
+    *,
+    autocast: torch.dtype | None = None,
+    teacher: Teacher | None = None,
 ) -> Objective:
     """Make the objective of ``config`` for ``model``.
 
@@ -30,6 +37,8 @@ def make_objective(
         model: what is trained, as its method prepared it.
         config: the ``train.objective`` section.
         autocast: precision of the products where it differs from the weights'; None for theirs.
+        teacher: the model to learn from, for the objectives that have one.
 
     """
-    return OBJECTIVES[config.type](model, config, autocast=autocast)
+    further = {} if teacher is None else {"teacher": teacher}
+    return OBJECTIVES[config.type](model, config, autocast=autocast, **further)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 
 from tanzim.core.config import Section
 
@@ -27,6 +27,40 @@ class TokenClassificationConfig(Section):
     type: Literal["token_classification"] = "token_classification"
 
 
+class DistillationConfig(Section):
+    """The next token, with a teacher's whole distribution beside it (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    type: Literal["distillation"] = "distillation"
+    teacher: str = Field(min_length=1)
+    """The model to learn from, as in model.name; it must have the same vocabulary."""
+    teacher_revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    alpha: float = Field(0.5, gt=0, le=1)
+    """Weight of the divergence from the teacher; the cross-entropy's is 1 - alpha."""
+    temperature: float = Field(1.0, gt=0, le=100)
+    """Both distributions are taken at this temperature; above 1 small probabilities count more."""
+    divergence: Literal["forward", "reverse"] = "forward"
+    """forward: cover all the teacher holds possible; reverse: keep to what it holds likely."""
+
+
+class SequenceDistillationConfig(Section):
+    """The next token of a teacher's answers to the same questions (Kim and Rush 2016, arXiv:1606.07947)."""
+
+    type: Literal["sequence_distillation"] = "sequence_distillation"
+    teacher: str = Field(min_length=1)
+    """The model to learn from, as in model.name; any vocabulary will do."""
+    teacher_revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    answer_temperature: float = Field(0.0, ge=0, le=100)
+    """0 takes the teacher's likeliest token each time, more samples."""
+    answer_top_p: float = Field(1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that hold this share of the probability."""
+    answer_tokens: int = Field(512, ge=1)
+    """Longest answer of the teacher; one that is cut off there is left out, and counted."""
+    answers_at_once: int = Field(16, ge=1)
+    """Answers generated together."""
+
+
 def _type(value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
     """Take ``language_model`` where no type is given."""
     return value.get("type", "language_model") if isinstance(value, dict) else getattr(value, "type", None)
@@ -35,6 +69,8 @@ def _type(value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
 ObjectiveConfig = Annotated[
     Annotated[LanguageModelConfig, Tag("language_model")]
     | Annotated[ClassificationConfig, Tag("classification")]
-    | Annotated[TokenClassificationConfig, Tag("token_classification")],
+    | Annotated[TokenClassificationConfig, Tag("token_classification")]
+    | Annotated[DistillationConfig, Tag("distillation")]
+    | Annotated[SequenceDistillationConfig, Tag("sequence_distillation")],
     Discriminator(_type),
 ]

@@ -84,31 +84,44 @@ class LanguageModel:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             return self._own_logits(batch, scale) if self.way.own_logits else self._project(batch, scale)
 
+    def hidden(self, batch: Batch) -> Tensor:
+        """Return the final hidden states [T, D], with the model's constant factor on its logits."""
+        hidden_1TD = self.causal.get_decoder()(**self._inputs(batch)).last_hidden_state
+        hidden_TD: Tensor = hidden_1TD[0]
+        return hidden_TD if self._scale == 1.0 else hidden_TD * self._scale
+
+    def head(self) -> tuple[Tensor, Tensor | None, float | None]:
+        """Return the vocabulary matrix [V, D], its bias and the soft cap on its logits."""
+        head = self.causal.get_output_embeddings()
+        return head.weight, getattr(head, "bias", None), self._softcap
+
+    def row_logits(self, batch: Batch) -> Tensor:
+        """Return the model's own logits [R, V] of the tokens that have a weight, in at least float32."""
+        rows = batch.weights_T.nonzero()[:, 0]
+        keeps = "logits_to_keep" in inspect.signature(self.causal.forward).parameters
+        only = {"logits_to_keep": rows} if keeps else {}
+        logits_RV: Tensor = self.model(**self._inputs(batch), **only).logits[0]
+        if logits_RV.shape[0] != len(rows):
+            logits_RV = logits_RV[rows]
+        return logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
+
     def _project(self, batch: Batch, scale: float) -> Tensor:
-        decoder, head = self.causal.get_decoder(), self.causal.get_output_embeddings()
-        hidden_1TD = decoder(**self._inputs(batch)).last_hidden_state
-        if self._scale != 1.0:
-            hidden_1TD = hidden_1TD * self._scale
+        weight_VD, bias_V, softcap = self.head()
         return trained_token_loss(
-            hidden_1TD[0],
-            head.weight,
+            self.hidden(batch),
+            weight_VD,
             batch.targets_T,
             batch.weights_T,
             scale=scale,
-            bias_V=getattr(head, "bias", None),
-            softcap=self._softcap,
+            bias_V=bias_V,
+            softcap=softcap,
         )
 
     def _own_logits(self, batch: Batch, scale: float) -> Tensor:
         rows = batch.weights_T.nonzero()[:, 0]
-        keeps = "logits_to_keep" in inspect.signature(self.causal.forward).parameters
-        only = {"logits_to_keep": rows} if keeps else {}
-        logits_RV = self.model(**self._inputs(batch), **only).logits[0]
-        if logits_RV.shape[0] != len(rows):
-            logits_RV = logits_RV[rows]
-        wide = logits_RV.dtype if logits_RV.dtype == torch.float64 else torch.float32
-        losses_R = functional.cross_entropy(logits_RV.to(wide), batch.targets_T[rows], reduction="none")
-        return (losses_R * batch.weights_T[rows].to(wide)).sum() * scale
+        logits_RV = self.row_logits(batch)
+        losses_R = functional.cross_entropy(logits_RV, batch.targets_T[rows], reduction="none")
+        return (losses_R * batch.weights_T[rows].to(logits_RV.dtype)).sum() * scale
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor | int | bool]:
         inputs: dict[str, Tensor | int | bool] = {"input_ids": batch.input_ids_1T, "use_cache": False}
