@@ -6,12 +6,12 @@ Legend: R rank, I inputs and O outputs of a layer.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -209,6 +209,7 @@ def _factors(layer: str, pair: dict[str, Tensor], config: Json, folder: Path) ->
 
 
 def _setting(config: Json, pattern: str, default: str, layer: str) -> float:
-    """Return a layer's own rank or alpha, by peft's patterns, else the adapter's."""
+    """Return a layer's own rank or alpha, by the first of peft's patterns that fits, else the adapter's."""
     own: Mapping[str, float] = config.get(f"{pattern}_pattern") or {}
-    return own.get(get_pattern_key(list(own), layer), float(config[default]))
+    matching = (value for key, value in own.items() if re.match(rf"(.*\.)?({key})$", layer))
+    return next(matching, float(config[default]))

@@ -174,7 +174,7 @@ def test_dare_keeps_the_expectation_and_its_seed(tmp_path):
     whole = read_lora(tmp_path / "sum").layers[layer]
     want = whole.b_OR @ whole.a_RI
     parts = [read_lora(folder).layers[layer] for folder in folders]
-    several = torch.stack([drawn(seed) for seed in range(150)])
+    several = torch.stack([drawn(seed) for seed in range(60)])
     # Each number is x/d with probability d: its variance is x²(1-d)/d, of a mean over n draws that / n.
     spread = sum((w * one.scale * (one.b_OR @ one.a_RI)) ** 2 for w, one in zip((1, 0.5), parts, strict=True))
     sigma = (spread * 0.2 / 0.8 / len(several)).sqrt() + 1e-6
