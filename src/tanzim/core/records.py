@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-Kind = Literal["messages", "text", "labelled", "pair"]
+Kind = Literal["messages", "text", "labelled", "tagged", "pair"]
 Json = dict[str, Any]
 
 # Progress of long work: (done, total or None, short note).
@@ -63,10 +63,11 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example of training or test data: a conversation, a text, a labelled text or a pair.
+    """One example of training or test data: a conversation, a text, one with labels, or a pair.
 
     ``kind`` says which fields hold: ``messages`` (messages, tools) · ``text`` (text) ·
-    ``labelled`` (text, label) · ``pair`` (messages = the prompt, chosen, rejected; tools).
+    ``labelled`` (text, label) · ``tagged`` (words and a tag for each; text = the words with spaces
+    between them) · ``pair`` (messages = the prompt, chosen, rejected; tools).
     """
 
     kind: Kind
@@ -75,6 +76,8 @@ class Example:
     tools: tuple[Json, ...] = ()
     text: str = ""
     label: str = ""
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     chosen: tuple[Message, ...] = ()
     rejected: tuple[Message, ...] = ()
 
@@ -92,6 +95,8 @@ class Example:
             tools=tuple(value.get("tools", ())),
             text=value.get("text", ""),
             label=value.get("label", ""),
+            words=tuple(value.get("words", ())),
+            tags=tuple(value.get("tags", ())),
             chosen=_messages(value, "chosen"),
             rejected=_messages(value, "rejected"),
         )

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tanzim.core.config import Section
 
 Format = Literal[
-    "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "preference", "text"
+    "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "tagged", "preference", "text"
 ]
 
 
@@ -30,6 +30,10 @@ class Columns(Section):
     """Raw text, or the text to classify."""
     label: str | None = None
     """The class of the text."""
+    words: str | None = None
+    """The words of a text whose words have tags, a list."""
+    tags: str | None = None
+    """A tag for each word, a list of the same length."""
     tools: str | None = None
     """Function definitions, a list or the same as a JSON string."""
     chosen: str | None = None

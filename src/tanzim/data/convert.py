@@ -46,6 +46,7 @@ class Converter:
             "messages": self._turns,
             "sharegpt": self._turns,
             "labelled": self._labelled,
+            "tagged": self._tagged,
             "preference": self._pair,
             "text": self._text,
         }[detection.format]
@@ -138,14 +139,34 @@ class Converter:
         value = self._cell(row, "label")
         if value is None or (isinstance(value, str) and not value.strip()):
             raise BadRow("the label is missing", f"'{self._columns['label']}'")
-        label = (
-            str(value).lower() if isinstance(value, bool) else text_of(value, self._columns["label"]).strip()
-        )
+        text = f"{text}\n\n{more}" if more.strip() else text
+        return Example("labelled", provenance, text=text, label=self._named(value, "label"))
+
+    def _named(self, value: Any, part: str) -> str:  # noqa: ANN401 - any cell
+        """Return a label by its name in data.labels, if it has one."""
+        label = str(value).lower() if isinstance(value, bool) else text_of(value, self._columns[part]).strip()
         named = self._config.labels
         if named and label not in named and label not in named.values():
             raise BadRow("the label has no name in data.labels", f"'{label}'")
-        text = f"{text}\n\n{more}" if more.strip() else text
-        return Example("labelled", provenance, text=text, label=named.get(label, label))
+        return named.get(label, label)
+
+    def _tagged(self, row: Json, provenance: Provenance) -> Example:
+        cells = {part: self._cell(row, part) for part in ("words", "tags")}
+        for part, cell in cells.items():
+            if not isinstance(cell, list):
+                raise BadRow("words or tags are not a list", f"'{self._columns[part]}' is {excerpt(cell)}")
+        words, tags = cells["words"], cells["tags"]
+        if len(words) != len(tags):
+            raise BadRow("words and tags differ in number", f"{len(words)} words, {len(tags)} tags")
+        if not words:
+            raise BadRow("there are no words", f"'{self._columns['words']}' is empty")
+        for place, (word, tag) in enumerate(zip(words, tags, strict=True), 1):
+            if not isinstance(word, str) or not word.strip():
+                raise BadRow("a word is blank or no text", f"word {place} is {excerpt(word)}")
+            if tag is None or (isinstance(tag, str) and not tag.strip()):
+                raise BadRow("a tag is missing", f"of word {place}, {excerpt(word)}")
+        named = tuple(self._named(tag, "tags") for tag in tags)
+        return Example("tagged", provenance, text=" ".join(words), words=tuple(words), tags=named)
 
     def _text(self, row: Json, provenance: Provenance) -> Example:
         text = text_of(self._cell(row, "text"), self._columns["text"])
@@ -181,9 +202,15 @@ def conversation(example: Example, *, labels: list[str], instruction: str, syste
         system: a system prompt for a conversation that has none.
 
     Raises:
-        DataError: the example is a preference pair.
+        DataError: the example is a preference pair, or words with tags.
 
     """
+    if example.kind == "tagged":
+        raise DataError(
+            "words with tags are no conversation to imitate",
+            where=str(example.provenance),
+            fix="train.objective.type=token_classification learns to tag words",
+        )
     if example.kind == "pair":
         raise DataError(
             "a preference pair is not a conversation to imitate",

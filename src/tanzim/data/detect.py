@@ -21,8 +21,8 @@ class Detection:
     """What the rows are.
 
     Args:
-        format: alpaca, sharegpt, messages, prompt_completion, labelled, preference or text; or a
-            format that is known but cannot be trained on here: kto, multiple_choice, message_tree.
+        format: alpaca, sharegpt, messages, prompt_completion, labelled, tagged, preference or text; or
+            a format that is known but cannot be trained on here: kto, multiple_choice, message_tree.
         reason: one sentence for the user.
         columns: which column plays which part (the keys of ``data.columns``).
         refusal: for a format that cannot be used, what to do about it.
@@ -254,6 +254,24 @@ def _labelled(sample: _Sample) -> Detection | None:
     return Detection("labelled", reason, sample.parts(text=text, context=context, label=label))
 
 
+def _tagged(sample: _Sample) -> Detection | None:
+    words = sample.find("words", names.WORDS)
+    tags = sample.find("tags", names.TAGS, words)
+    if not words or not tags or not sample.mostly(tags, _is_list):
+        return None
+    if not sample.mostly(words, lambda v: isinstance(v, list) and all(isinstance(w, str) for w in v)):
+        return None
+    kinds = list(dict.fromkeys(str(tag) for value in sample.values(tags) if _is_list(value) for tag in value))
+    shown = ", ".join(kinds[:8]) + (", …" if len(kinds) > 8 else "")
+    reason = f"Tagged words: '{tags}' has a tag for each of '{words}'; {len(kinds)} tags: {shown}"
+    return Detection("tagged", reason, sample.parts(words=words, tags=tags))
+
+
+def _is_list(value: Any) -> bool:  # noqa: ANN401 - any cell
+    """Tell a list of tags: text or numbers."""
+    return isinstance(value, list) and all(isinstance(one, str | int) for one in value)
+
+
 def _labelled_unnamed(sample: _Sample) -> Detection | None:
     """Recognise text and class in a table without column names by what the columns hold."""
     if not sample.names or not all(name.startswith("column_") for name in sample.names):
@@ -283,13 +301,15 @@ def _text(sample: _Sample) -> Detection | None:
 
 _DETECTORS: dict[str, tuple[Callable[[_Sample], Detection | None], ...]] = {
     "auto": (
-        _preference, _unpaired, _conversations, _refused, _alpaca, _prompt_completion, _labelled, _text,
+        _tagged, _preference, _unpaired, _conversations, _refused, _alpaca, _prompt_completion, _labelled,
+        _text,
     ),
     "alpaca": (_alpaca,),
     "sharegpt": (_conversations,),
     "messages": (_conversations,),
     "prompt_completion": (_prompt_completion,),
     "labelled": (_labelled,),
+    "tagged": (_tagged,),
     "preference": (_preference,),
     "text": (_text,),
 }  # fmt: skip
@@ -337,7 +357,8 @@ def _with_unused(found: Detection, sample: _Sample) -> Detection:
 def _implied(mapped: dict[str, str]) -> list[Callable[[_Sample], Detection | None]]:
     """Try first what the mapped columns speak of."""
     speaks = (
-        ({"messages"}, _conversations), ({"chosen"}, _preference), ({"label"}, _labelled),
+        ({"words"}, _tagged), ({"tags"}, _tagged), ({"messages"}, _conversations),
+        ({"chosen"}, _preference), ({"label"}, _labelled),
         ({"prompt"}, _prompt_completion), ({"completion"}, _prompt_completion), ({"text"}, _labelled),
         ({"text"}, _text),
     )  # fmt: skip

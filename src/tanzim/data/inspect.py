@@ -47,7 +47,7 @@ class Inspection:
         lengths: histogram in characters (see `DataReport`).
         scripts: share of the letters by script: latin, persian, arabic, cyrillic, cjk, other.
         zwnj: share of the examples with a half-space (U+200C).
-        labels: rows per label, for labelled data.
+        labels: rows per label, for labelled data; words per tag, for tagged.
         samples: a few examples as plain JSON.
         problems: what would go wrong.
         advice: what would make it better.
@@ -83,6 +83,7 @@ class _Tally:
     letters: Counter[str] = field(default_factory=Counter)
     zwnj: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    tags: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     examples: list[Example] = field(default_factory=list)
@@ -98,6 +99,7 @@ class _Tally:
         self.kinds[example.kind] += 1
         if example.kind == "labelled":
             self.labels[example.label] += 1
+        self.tags.update(example.tags)
         self.repeats += hash(text) in self.texts
         self.texts.add(hash(text))
         self.examples.append(example)
@@ -201,7 +203,7 @@ def _inspection(
         lengths=histogram(np.array(tally.lengths, np.uint32)),
         scripts={name: round(count / letters, 4) for name, count in tally.letters.most_common()},
         zwnj=round(tally.zwnj / max(1, len(tally.examples)), 4),
-        labels=dict(tally.labels.most_common()),
+        labels=dict((tally.labels or tally.tags).most_common()),
         samples=[example.to_json() for example in picked],
         problems=problems,
         advice=advice,

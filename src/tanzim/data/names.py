@@ -33,6 +33,8 @@ TEXT_PAIRS = (
 )  # fmt: skip
 LABEL = ("label", "labels", "label_id", "label_name", "class", "sentiment", "intent", "emotion", "polarity")
 WEAK_LABEL = ("category", "topic", "tag", "type", "rating", "stars", "target")  # may be mere metadata
+WORDS = ("tokens", "words")
+TAGS = ("tags", "ner_tags", "ner", "entities", "pos_tags", "pos", "chunk_tags", "labels")
 TOOLS = ("tools", "functions")
 CHOSEN = ("chosen", "chosen_messages", "preferred_output", "chosen_response", "preferred")
 REJECTED = (
@@ -51,6 +53,7 @@ UNANSWERABLE = ("is_impossible", "unanswerable")
 KNOWN_COLUMNS = frozenset(
     {
         *(*MESSAGES, *SYSTEM, *PROMPT, *COMPLETION, *CONTEXT, *TEXT, *RAW_TEXT, *LABEL, *WEAK_LABEL, *TOOLS),
+        *(*WORDS, *TAGS),
         *(*CHOSEN, *REJECTED, *VERDICT, *CHOICES, *MEDIA, *(name for pair in TEXT_PAIRS for name in pair)),
         *("id", "name", "index", "source", "idx", "uuid"),
     }

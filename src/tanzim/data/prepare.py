@@ -45,7 +45,7 @@ class DataReport:
         rejected: rows that could not be used, by reason.
         leakage: duplicates across splits: mode, exact, near, dropped, pairs; same prompts.
         unused: examples left out by max_train and max_test.
-        labels: examples per label and split, for labelled data.
+        labels: examples per label and split, for labelled data; words per tag and split, for tagged.
         lengths: characters per example: edges and counts of the histogram, mean, median, p95, max.
         fingerprints: sha256 over the examples of each split.
         skipped: files of a folder that hold no data by their name.
@@ -250,10 +250,12 @@ def _report(
 
 
 def _labels(spill: Spill, place: npt.NDArray[np.uint8]) -> dict[str, dict[str, int]]:
-    """Count the examples of each label in each split."""
+    """Count the examples of each label, and the words of each tag, in each split."""
     has = spill.label >= 0
-    cells = spill.label[has].astype(np.int64) * (UNUSED + 1) + place[has]
-    counts = np.bincount(cells, minlength=len(spill.labels) * (UNUSED + 1)).reshape(-1, UNUSED + 1)
+    counts = np.zeros((len(spill.labels), UNUSED + 1), np.int64)
+    np.add.at(counts, (spill.label[has], place[has]), 1)
+    rows, tags, words = spill.tags.T
+    np.add.at(counts, (tags, place[rows]), words)
     return {
         label: {name: int(counts[index, split]) for name, split in SPLITS.items()}
         for index, label in sorted(enumerate(spill.labels), key=lambda pair: pair[1])

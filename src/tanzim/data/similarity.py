@@ -45,9 +45,9 @@ def compared(example: Example) -> tuple[str, str]:
     """Return the text of the whole example and that of its prompt alone, normalised.
 
     System prompts and tool definitions are left out: being shared by all, they would make
-    everything alike. Of a labelled text, the text alone counts: it leaks whatever its label.
+    everything alike. Of a text with labels, the text alone counts: it leaks whatever its labels.
     """
-    if example.kind in ("text", "labelled"):
+    if example.kind in ("text", "labelled", "tagged"):
         text = normalise(example.text)
         return text, text
     turns = [turn for turn in example.messages if turn.role != "system"]

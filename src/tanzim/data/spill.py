@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -58,6 +59,7 @@ class Spill:
         self.origin = array("B")
         self._full, self._prompt, self._kin = array("Q"), array("Q"), array("Q")
         self._length, self._label = array("I"), array("i")
+        self._tags = array("I")
         self._labels: dict[str, int] = {}
         self._hasher = MinHasher(seed) if near is not None else None
         self.bands, self.rows_per_band = bands_for(near) if near is not None else (0, 0)
@@ -78,6 +80,8 @@ class Spill:
             self._labels.setdefault(example.label, len(self._labels)) if example.kind == "labelled" else -1
         )
         self._label.append(label)
+        for tag, count in Counter(example.tags).items():
+            self._tags.extend((len(self.origin) - 1, self._labels.setdefault(tag, len(self._labels)), count))
         if self._hasher is None:
             return
         full, prompt = compared(example)
@@ -142,8 +146,13 @@ class Spill:
         return np.frombuffer(self._label, np.int32)
 
     @property
+    def tags(self) -> npt.NDArray[np.uint32]:
+        """What tags there are: rows of (example, index into `labels`, how many of its words), [M, 3]."""
+        return np.frombuffer(self._tags, np.uint32).reshape(-1, 3)
+
+    @property
     def labels(self) -> list[str]:
-        """The labels, in order of appearance."""
+        """The labels and tags, in order of appearance."""
         return list(self._labels)
 
     def band(self, band: int) -> Words:

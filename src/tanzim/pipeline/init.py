@@ -70,6 +70,12 @@ def render(file: str, found: Inspection) -> str:
     numbers = [name for name in found.labels if name.lstrip("-").isdigit()]
     pairs = ", ".join(f'"{name}": "name of {name}"' for name in numbers)
     labels = f"  # labels: {{{pairs}}}   # words are easier for a language model\n" if numbers else ""
+    if found.format == "tagged":
+        objective = "objective:\n    type: token_classification   # a tag for each word, by a new head\n  "
+    elif found.labels:
+        objective = "# objective: {type: classification}   # a new head on the base, instead of words\n  "
+    else:
+        objective = ""
     train, model, split = defaults.train, defaults.model, defaults.data.split
     return f"""\
 # Written by `tanzim init`. Every key: `tanzim schema`. Any key can be overridden: tanzim run train.epochs=2
@@ -95,7 +101,7 @@ model:
   train_on: {model.train_on}   # every assistant turn, or the last one
 
 train:
-  method:
+  {objective}method:
     type: lora          # or full
     rank: 16
     alpha: 32
