@@ -18,6 +18,11 @@ FRUIT = ("apple", "pear", "plum", "سیب", "گلابی", "می‌خوش")
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in Hugging Face layout: two layers, 64 wide, byte-level BPE, ChatML."""
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def write_tiny_model(folder: Path, *, vocabulary: int = 400, seed: int = 0) -> Path:
+    """Write the tiny model, or one of another vocabulary size or with other random weights."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,14 +33,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     corpus = ["user assistant system Which colour has " + fruit for fruit in FRUIT] * 4
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     bpe.train_from_iterator(corpus, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token="<|im_start|>"
     )
     tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -50,7 +55,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    folder = tmp_path_factory.mktemp("model") / "tiny"
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -28,6 +28,7 @@ from tanzim.pipeline.config import Config
 from tanzim.pipeline.plan import plan_run, summary, write_measured
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import finish, trained_folder
+from tanzim.pipeline.teacher import load_teacher
 from tanzim.pipeline.tokens import Ready, SplitTokens, ready, tokenise
 from tanzim.pipeline.workspace import open_run
 from tanzim.train.engine import train
@@ -62,6 +63,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
         DataError: the data cannot be used.
         RenderError: a sample has no trained token, or an untrained end.
         PlanError: the job cannot fit this machine; the message names a change that would make it fit.
+        ModelError: the teacher has another vocabulary, or a model cannot be loaded.
         TrainError: the run had to stop; its checkpoints stay.
         DriftError: the saved adapter does not behave as what was trained.
 
@@ -82,6 +84,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     folder.write_manifest(replace(manifest, environment=manifest.environment | {"choices": reporter.choices}))
 
     method, autocast = _method(config, setup.base, reporter)
+    teacher = load_teacher(config, setup.tokenizer, device=pick_device(config.model), reporter=reporter)
     validation = TokenStore(folder.tokens / "validation.arrow")
     with reporter.task("training") as progress, quiet():
         result = train(
@@ -92,6 +95,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
             folder,
             seed=config.seed,
             autocast=autocast,
+            teacher=teacher,
             on_line=_show(progress, reporter),
         )
     write_measured(folder, result)
@@ -146,6 +150,8 @@ def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:
             return
         if line["kind"] == "eval":
             latest["eval"] = f" · validation {line['loss']:.3f}"
+            return
+        if line["kind"] != "train":
             return
         note = f"loss {line['loss']:.3f}{latest.get('eval', '')} · {line['tokens_per_s']:.0f} tokens/s"
         progress(line["step"], line["steps"], note)

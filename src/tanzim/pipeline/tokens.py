@@ -21,6 +21,7 @@ from tanzim.models.load import load_tokenizer
 from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.teacher import taught_examples
 from tanzim.train.tokens import write_tokens
 
 SPLITS = ("train", "validation", "test")
@@ -88,6 +89,7 @@ def tokenise(
     """Write the tokens of every split into the run directory (once), and count what was overlong.
 
     Raises:
+        ModelError: the teacher cannot be loaded, where there is one.
         DataError: conversations are longer than ``model.max_length`` and the policy is error.
         RenderError: a sample has no trained token, or an untrained end.
 
@@ -101,6 +103,9 @@ def tokenise(
         with reporter.task(f"tokenising {name}") as progress:
             counter = _Counter(config.model)
             examples = conversations(store, config.data, labels)
+            if name == "train" and config.train.objective.type == "sequence_distillation":
+                store = taught_examples(config, folder, examples, reporter)
+                examples = iter(store)
             rendered = _rendered(examples, setup.renderer, counter, progress, len(store))
             write_tokens(folder.tokens / f"{name}.arrow", rendered)
         counter.check(name)

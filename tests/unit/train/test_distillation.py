@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_train import documents, fit, lines, store, tiny_llama, tiny_method
 from torch.nn import functional
 
 from tanzim.core.errors import TrainError
@@ -9,7 +10,6 @@ from tanzim.train.batches import collate
 from tanzim.train.objectives.config import DistillationConfig
 from tanzim.train.objectives.distillation import Distillation, Teacher
 from tanzim.train.objectives.language_model import Way
-from tiny_train import documents, fit, lines, store, tiny_llama, tiny_method
 
 SOFT = {"type": "distillation", "teacher": "big", "alpha": 0.7, "temperature": 2.0}
 

@@ -28,7 +28,7 @@ class TokenClassificationConfig(Section):
 
 
 class DistillationConfig(Section):
-    """The next token, with a teacher's whole distribution beside it (Hinton et al. 2015, arXiv:1503.02531)."""
+    """The next token, with a teacher's distribution beside it (Hinton et al. 2015, arXiv:1503.02531)."""
 
     type: Literal["distillation"] = "distillation"
     teacher: str = Field(min_length=1)
