@@ -153,6 +153,8 @@ def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:
             return
         if line["kind"] != "train":
             return
+        if line["kind"] != "train":
+            return
         note = f"loss {line['loss']:.3f}{latest.get('eval', '')} · {line['tokens_per_s']:.0f} tokens/s"
         progress(line["step"], line["steps"], note)
 

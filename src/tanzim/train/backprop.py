@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tanzim.core.records import Json
+from tanzim.train.gradients import layer_norms, noise, square_norm
 from tanzim.train.tokens import Document
 from tanzim.train.training import Training, not_finite
 
@@ -22,6 +24,7 @@ class Backprop:
 
     def __init__(self, training: Training) -> None:
         self.training = training
+        self._first: tuple[float, float] | None = None  # squared norm and weight of the first pass
 
     def __call__(self, documents: Sequence[Document], rate: float) -> tuple[float, float | None]:
         """Make a step; the norm is None where float16 overflowed and the step was skipped.
@@ -39,7 +42,9 @@ class Backprop:
         run.optimizer.zero_grad(set_to_none=True)
         weight = run.weight(documents)
         total = 0.0
-        for part in run.passes(documents):
+        self._first = None
+        passes = run.passes(documents)
+        for part in passes:
             loss = run.objective.loss_sum(run.batch(part), scale=1 / weight)
             value = loss.item()
             if not math.isfinite(value):
@@ -47,6 +52,10 @@ class Backprop:
             scaled: Tensor = run.scaler.scale(loss)
             torch.autograd.backward(scaled)
             total += value
+            if part is passes[0] and len(passes) > 1 and run.watches():
+                share = run.weight(part) / weight
+                square = square_norm(run.method.parameters.values()) / (run.scaler.get_scale() * share) ** 2
+                self._first = (square, share * weight)
         penalty = run.method.penalty()
         if penalty is not None:
             torch.autograd.backward(run.scaler.scale(penalty))
@@ -57,11 +66,14 @@ class Backprop:
         run = self.training
         step, scaler = run.state.step, run.scaler
         scaler.unscale_(run.optimizer)
+        layers = layer_norms(run.method.parameters) if run.watches() else None
         norm = float(nn.utils.clip_grad_norm_(run.method.parameters.values(), run.config.max_grad_norm))
         finite = math.isfinite(norm)
         before = scaler.get_scale()
         if not finite and (not scaler.is_enabled() or before <= 1):
             raise not_finite("gradient norm", norm, step + 1, documents)
+        if layers is not None and finite:
+            self._log_gradients(layers, norm, run.weight(documents))
         for group in run.optimizer.param_groups:
             group["lr"] = rate
         run.method.before_update(step, run.total)
@@ -74,3 +86,12 @@ class Backprop:
                 step + 1, f"float16 overflow: step skipped, loss scale {before:g} → {scaler.get_scale():g}"
             )
         return norm if finite else None
+
+    def _log_gradients(self, layers: dict[str, float], norm: float, weight: float) -> None:
+        """Log the norm of each layer's gradient, and the noise where the step had several passes."""
+        run = self.training
+        line: Json = {"step": run.state.step + 1, "kind": "gradients", "layers": layers}
+        estimate = None if self._first is None else noise(*self._first, norm**2, weight)
+        line["gradient_signal"] = None if estimate is None else estimate.signal
+        line["noise_trace"] = None if estimate is None else estimate.trace
+        run.record(line)

@@ -4,6 +4,7 @@ checkpoints/checkpoint-<step>/
   weights.safetensors     the trained parameters, by their name in the model
   optimizer.safetensors   the optimiser's tensors: <parameter>.<kind>, such as exp_avg
   method.safetensors      what the method keeps besides (`Method.state`), if anything
+  ema.safetensors         the moving average of the trained parameters, if one is kept
   rng.safetensors         random states of Python, NumPy, torch, and each CUDA device
   trainer_state.json      `State`, and what the run's data, config and base were
 
@@ -31,15 +32,18 @@ from tanzim.core.errors import RunError, TrainError
 from tanzim.core.files import new_folder, read_json, write_json
 from tanzim.core.records import Json
 from tanzim.core.units import size
+from tanzim.train.ema import Ema
 
 Parameters = Mapping[str, nn.Parameter]
-STATE, WEIGHTS, OPTIMIZER, METHOD, RNG = (
+STATE, WEIGHTS, OPTIMIZER, METHOD, EMA, RNG = (
     "trainer_state.json",
     "weights.safetensors",
     "optimizer.safetensors",
     "method.safetensors",
+    "ema.safetensors",
     "rng.safetensors",
 )
+NUMBER = ":number"
 
 
 @dataclass
@@ -59,6 +63,7 @@ class State:
         metrics_bytes: size of ``metrics.jsonl`` at this point.
         stopped: why the run is over, if it is.
         scaler: state of the fp16 gradient scaler.
+        base_loss: the loss before the first step, on a few training documents.
 
     """
 
@@ -77,6 +82,7 @@ class State:
     metrics_bytes: int = 0
     stopped: str | None = None
     scaler: Json | None = None
+    base_loss: float | None = None
 
 
 class Checkpoints:
@@ -88,6 +94,7 @@ class Checkpoints:
         optimizer: over the method's parameters.
         identity: what must not change between a run and its continuation (plain JSON).
         keep: how many of the latest stay, besides the best.
+        ema: the average of the weights, if one is kept.
 
     """
 
@@ -99,6 +106,7 @@ class Checkpoints:
         *,
         identity: Json,
         keep: int,
+        ema: Ema | None = None,
     ) -> None:
         self.folder = folder
         self.method = method
@@ -106,6 +114,7 @@ class Checkpoints:
         self.optimizer = optimizer
         self.identity = identity
         self.keep = keep
+        self.ema = ema
         for leftover in folder.glob(".checkpoint-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -159,6 +168,8 @@ class Checkpoints:
         }
         if state := self.method.state():
             tensors[METHOD] = {name: value.detach().contiguous() for name, value in state.items()}
+        if self.ema is not None:
+            tensors[EMA] = {name: value.contiguous() for name, value in self.ema.average.items()}
         return tensors
 
     def _check_space(self, needed: int) -> None:
@@ -206,6 +217,7 @@ class Checkpoints:
             saved = read_json(path / STATE)
             _refuse_other(saved["identity"], self.identity, path)
             load_weights(self.method, path)
+            self._load_ema(path)
             _load_moments(self.optimizer, self.parameters, load_file(path / OPTIMIZER))
             _set_random_states(load_file(path / RNG))
             return State(**saved["state"])
@@ -217,6 +229,24 @@ class Checkpoints:
                 where=str(path),
                 fix="delete this folder; the run then resumes from the one before",
             ) from error
+
+
+    def choose(self, step: int) -> None:
+        """Let the method hold what was evaluated after ``step`` steps: its weights, or their average.
+
+        Raises:
+            RunError: names or shapes differ.
+
+        """
+        load_weights(self.method, self.path(step))
+        self._load_ema(self.path(step))
+        if self.ema is not None:
+            self.ema.put()
+
+    def _load_ema(self, path: Path) -> None:
+        if self.ema is not None:
+            saved = load_file(path / EMA)
+            self.ema.average = {n: saved[n].to(p.device) for n, p in self.parameters.items() if n in saved}
 
 
 def finished_steps(folder: Path) -> list[int]:
@@ -256,22 +286,33 @@ def _weights(parameters: Parameters) -> dict[str, Tensor]:
 
 
 def _moments(optimizer: torch.optim.Optimizer, parameters: Parameters) -> dict[str, Tensor]:
-    """Return the optimiser's tensors under ``<parameter>.<kind>``; untouched parameters have none."""
-    return {
-        f"{name}.{kind}": value.detach().contiguous()
-        for name, parameter in parameters.items()
-        for kind, value in optimizer.state.get(parameter, {}).items()
-    }
+    """Return the optimiser's tensors under ``<parameter>.<kind>``; untouched parameters have none.
+
+    A number, which bitsandbytes keeps, becomes a tensor whose kind ends in NUMBER.
+    """
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, parameter in parameters.items():
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, int):
+                tensors[f"{name}.{kind}{NUMBER}"] = torch.tensor(value)
+                continue
+            # The parameters of bitsandbytes share one code book; a safetensors file shares nothing.
+            shared = value.data_ptr() in seen
+            tensors[f"{name}.{kind}"] = value.detach().clone() if shared else value.detach().contiguous()
+            seen.add(value.data_ptr())
+    return tensors
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, parameters: Parameters, saved: dict[str, Tensor]) -> None:
     names = {id(parameter): name for name, parameter in parameters.items()}
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor | int]] = {}
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    by_name: dict[str, dict[str, Tensor]] = {}
+    by_name: dict[str, dict[str, Tensor | int]] = {}
     for key, value in saved.items():
         name, _, kind = key.rpartition(".")
-        by_name.setdefault(name, {})[kind] = value
+        number = kind.endswith(NUMBER)
+        by_name.setdefault(name, {})[kind.removesuffix(NUMBER)] = int(value) if number else value
     for index, parameter in enumerate(ordered):
         if moments := by_name.get(names[id(parameter)]):
             state[index] = moments

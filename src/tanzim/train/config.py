@@ -10,23 +10,13 @@ from pydantic import Field, model_validator
 from tanzim.adapters.config import LoraConfig, MethodConfig
 from tanzim.core.config import Section
 from tanzim.train.objectives.config import LanguageModelConfig, ObjectiveConfig
+from tanzim.train.optimizer_config import AdamWConfig, OptimizerConfig, step_capacity, usual_rate
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
-class AdamWConfig(Section):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
-
-    type: Literal["adamw"] = "adamw"
-    beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the mean of gradients."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of the mean of squared gradients."""
-    epsilon: float = Field(1e-8, gt=0, lt=1)
-    """Guard against division by zero."""
-
-
-OptimizerConfig = AdamWConfig
+# These compute with gradients that stay until all of them are there.
+_NEED_GRADIENTS = ("adalora", "lora_fa", "spiel", "dylora")
 
 
 class TrainConfig(Section):
@@ -36,6 +26,8 @@ class TrainConfig(Section):
     """What changes in the weights: LoRA unless another type is named."""
     objective: ObjectiveConfig = LanguageModelConfig()
     """What is learnt: the next token unless another type is named."""
+    optimizer: OptimizerConfig = AdamWConfig()
+    """How gradients become steps: AdamW unless another type is named."""
     epochs: float = Field(1.0, gt=0, lt=math.inf)
     """Passes over the training set; max_steps, if set, ends earlier."""
     max_steps: int | None = Field(None, ge=1)
@@ -46,18 +38,24 @@ class TrainConfig(Section):
     """Tokens per forward pass (the micro-batch); lowered by itself when memory runs out."""
     packing: bool = True
     """Fill each pass with several documents, isolated from one another."""
-    learning_rate: float = Field(2e-4, gt=0, le=1)
-    """Peak step size (the guide's and the field's usual start for LoRA)."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after the warm-up."""
+    learning_rate: float = Field(default_factory=usual_rate, gt=0, le=1)
+    """Peak step size; unset: the optimiser's usual one (2e-4 for AdamW, the field's start for LoRA)."""
+    schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+    """How the learning rate falls after the warm-up; wsd holds it and falls at the end (arXiv:2404.06395)."""
+    decay_share: float = Field(0.2, gt=0, le=1)
+    """Share of all steps in which the learning rate of wsd falls."""
     warmup_steps: int | None = Field(None, ge=0)
     """Steps of linear rise to the peak; unset: 3 % of all steps."""
     weight_decay: float = Field(0.0, ge=0, lt=1)
     """Weight decay, on matrices only."""
-    optimizer: OptimizerConfig = AdamWConfig()
-    """How gradients become steps."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this L2 norm."""
+    neftune_alpha: float | None = Field(None, gt=0, lt=math.inf)
+    """Uniform noise on the embeddings of this size / √(tokens · width) (arXiv:2310.05914); 5 is usual."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Evaluate and save a moving average of the weights with this decay, such as 0.99; unset: no average."""
+    watch_steps: int = Field(10, ge=1)
+    """Log gradient norms by layer, and the gradient noise, every so many steps."""
     eval_steps: int | None = Field(None, ge=1)
     """Evaluate every so many steps, besides at each epoch's end; unset: about ten times a run."""
     patience: int | None = Field(None, ge=1)
@@ -71,10 +69,31 @@ class TrainConfig(Section):
     trackers: list[Tracker] = Field(default_factory=list)
     """Where metrics go besides metrics.jsonl."""
 
+    @property
+    def step_tokens(self) -> int:
+        """Most tokens of a step, as the optimiser has it."""
+        return step_capacity(self.optimizer, self.tokens_per_step)
+
     @model_validator(mode="after")
     def _pass_fits_step(self) -> TrainConfig:
-        if self.tokens_per_pass > self.tokens_per_step:
+        if self.optimizer.type not in ("gd", "sgd") and self.tokens_per_pass > self.tokens_per_step:
             raise ValueError(
                 f"tokens_per_pass ({self.tokens_per_pass}) exceeds tokens_per_step ({self.tokens_per_step})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> TrainConfig:
+        optimizer, method = self.optimizer.type, self.method.type
+        if optimizer in ("lomo", "mezo") and method in _NEED_GRADIENTS:
+            raise ValueError(
+                f"method.type={method} computes with all gradients, and optimizer.type={optimizer} "
+                "never has them together; take another of the two"
+            )
+        if optimizer == "lomo" and (not self.packing or self.tokens_per_pass != self.tokens_per_step):
+            raise ValueError(
+                "optimizer.type=lomo changes each weight during the backward pass, so a step is one pass: "
+                f"set tokens_per_pass ({self.tokens_per_pass}) to tokens_per_step ({self.tokens_per_step}), "
+                "and packing to true"
             )
         return self

@@ -29,10 +29,13 @@ from tanzim.core.run import RunFolder
 from tanzim.core.seeds import derive
 from tanzim.core.units import size
 from tanzim.train.batches import Sampler
-from tanzim.train.checkpoint import Checkpoints, State, load_weights
+from tanzim.train.checkpoint import Checkpoints, State
 from tanzim.train.config import TrainConfig
+from tanzim.train.ema import Ema
+from tanzim.train.gradients import noise_in_words
 from tanzim.train.log import MetricsLog, OnLine
 from tanzim.train.memory import peak_memory, recompute_activations
+from tanzim.train.neftune import Neftune
 from tanzim.train.objectives.choose import make_objective
 from tanzim.train.objectives.distillation import Teacher
 from tanzim.train.optimizers import make_optimizer
@@ -43,7 +46,11 @@ from tanzim.train.training import Training
 
 # What may change between a run and its continuation: nothing here changes what is learnt (other passes
 # sum the same gradients in another order).
-FREE_KEYS = {"trackers", "keep_checkpoints", "save_steps", "tokens_per_pass", "gradient_checkpointing"}
+FREE_KEYS = {"trackers", "keep_checkpoints", "save_steps", "tokens_per_pass", "gradient_checkpointing", "watch_steps"}
+
+
+# Weights worse than the base by more than noise and dropout explain are no result.
+WORSE, WORSE_NATS = 1.1, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +137,14 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     sampler = Sampler(
         train_tokens.lengths,
         seed=seed,
-        tokens_per_step=config.tokens_per_step,
+        tokens_per_step=config.step_tokens,
         packing=config.packing and objective.layout != "single",
         padded=objective.layout == "padded",
     )
 
     # Where the run stands: at the start, or at its newest checkpoint.
     optimizer = make_optimizer(method.parameters, config)
+    ema = Ema(method.parameters, config.ema_decay) if config.ema_decay else None
     identity = {
         "seed": seed,
         "base": method.base_hash,
@@ -146,7 +154,12 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         "validation_tokens": validation_tokens.fingerprint if validation_tokens is not None else None,
     }
     checkpoints = Checkpoints(
-        folder.checkpoints, method, optimizer, identity=identity, keep=config.keep_checkpoints
+        folder.checkpoints,
+        method,
+        optimizer,
+        identity=identity,
+        keep=config.keep_checkpoints,
+        ema=ema,
     )
     state = State(tokens_per_pass=config.tokens_per_pass)
     if finished := checkpoints.steps():
@@ -160,16 +173,24 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         log.event(state.step, way)
         if finished:
             log.event(state.step, f"resumed from checkpoint-{state.step}")
-        training = Training(config, objective, method, optimizer, scaler, sampler, state, log)
+        training = Training(config, objective, method, optimizer, scaler, sampler, state, log, ema)
+        stepper = Stepper(training)
+        if state.step == 0:
+            state.base_loss = training.watch.base_loss = stepper.sample_loss(train_tokens)
         method.model.train()
-        _loop(Stepper(training), checkpoints, train_tokens, validation_tokens)
+        neftune = Neftune(method.model, config.neftune_alpha) if config.neftune_alpha else None
+        _loop(stepper, checkpoints, train_tokens, validation_tokens)
+        if neftune is not None:
+            neftune.remove()
 
         # The chosen weights.
         chosen = state.best_step or state.step
-        load_weights(method, checkpoints.path(chosen))
+        checkpoints.choose(chosen)
         method.model.eval()
-        if said := method.finish():
-            log.event(state.step, said)
+        for said in (method.finish(), noise_in_words(log.lines(), state.tokens / state.step)):
+            if said:
+                log.event(state.step, said)
+        _refuse_worse(stepper.sample_loss(train_tokens), state, checkpoints.path(chosen), config)
         output = folder.adapter if form(config.method) == "adapter" else folder.model
         _write(output, method)
         log.event(state.step, f"{state.stopped}; weights of step {chosen} written to {output.name}/")
@@ -194,6 +215,8 @@ def _loop(
             epoch_ends = state.step_in_epoch == len(steps)
             if state.step == training.total:
                 state.stopped = "all steps done"
+            elif training.watch.exploded:
+                state.stopped = "the loss exploded"
             if not rehearsed:
                 _rehearse(checkpoints, state, training.method, log)
                 rehearsed = True
@@ -230,6 +253,19 @@ def _refuse_nothing_to_learn(tokens: TokenStore) -> None:
             f"{len(untrained)} documents have no trained token",
             where=str(tokens[int(untrained[0])].provenance),
             fix="look at them with tanzim data preview",
+        )
+
+
+def _refuse_worse(loss: float, state: State, chosen: Path, config: TrainConfig) -> None:
+    """Refuse to hand on weights that are worse than the base on the very documents they were trained on."""
+    base = state.base_loss
+    if base is not None and not loss <= WORSE * base + WORSE_NATS:
+        raise TrainError(
+            f"training made the model worse: its loss on training documents is {loss:.3f} and was {base:.3f} "
+            "before; these weights are not written",
+            where=str(chosen),
+            fix=f"lower train.learning_rate to a tenth (it was {config.learning_rate:g}) and start again "
+            "with --overwrite; tanzim range-test finds a rate",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class MetricsLog:
         return os.path.getsize(self.path)
 
     def write(self, line: Json) -> None:
-        """Write one line: its ``kind`` is train, eval or event.
+        """Write one line: its ``kind`` is train, eval, gradients or event.
 
         Raises:
             TrainError: the disk is full.
@@ -58,9 +59,14 @@ class MetricsLog:
                 tracker.log(line)
         self.on_line(line)
 
-    def event(self, step: int, message: str) -> None:
-        """Write what a reader of the run should know, in words."""
-        self.write({"step": step, "kind": "event", "message": message})
+    def event(self, step: int, message: str, *, warning: str | None = None) -> None:
+        """Write what a reader of the run should know, in words; ``warning`` is its kind, if it is one."""
+        line: Json = {"step": step, "kind": "event", "message": message}
+        self.write(line if warning is None else line | {"warning": warning})
+
+    def lines(self) -> list[Json]:
+        """Read back every line so far."""
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
 
     def close(self) -> None:
         """Let every tracker finish."""

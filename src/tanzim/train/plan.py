@@ -151,7 +151,7 @@ def make_plan(
         dtype: precision of the base weights.
 
     """
-    sampler = Sampler(lengths, seed=seed, tokens_per_step=config.tokens_per_step, packing=config.packing)
+    sampler = Sampler(lengths, seed=seed, tokens_per_step=config.step_tokens, packing=config.packing)
     steps = sampler.total_steps(config.epochs, config.max_steps)
     chosen = _documents(sampler, steps)
     sizes = shapes(model, config.method)

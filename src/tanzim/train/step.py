@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tanzim.train.backprop import Backprop
+from tanzim.train.lomo import Lomo
+from tanzim.train.mezo import Mezo
 from tanzim.train.objectives.base import evaluating
 from tanzim.train.schedule import learning_rate
 from tanzim.train.tokens import Document, TokenStore
@@ -24,6 +28,11 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+# Optimisers that are another way to make a step; all others follow back-propagation.
+UPDATES: dict[str, Callable[[Training], StepFunction]] = {"lomo": Lomo, "mezo": Mezo}
+SAMPLE_TOKENS = 2048  # of the documents on which the model before and after training is compared
+
+
 class Stepper:
     """Makes steps and evaluations, and keeps the run's state and log up to date.
 
@@ -34,7 +43,7 @@ class Stepper:
 
     def __init__(self, training: Training) -> None:
         self.training = training
-        self.update: StepFunction = Backprop(training)
+        self.update: StepFunction = UPDATES.get(training.config.optimizer.type, Backprop)(training)
 
     def step(self, documents: Sequence[Document], steps_in_epoch: int) -> None:
         """Make one optimiser step on ``documents`` and log it.
@@ -47,6 +56,8 @@ class Stepper:
         run.method.before_step(state.step, run.total)
         rate = learning_rate(state.step, run.config, run.total)
         loss, norm = self.update(documents, rate)
+        if run.ema is not None and norm is not None:
+            run.ema.update()
         seconds = time.monotonic() - start
         tokens = sum(len(document.ids) for document in documents)
         trained = sum(int(np.count_nonzero(document.loss_weights)) for document in documents)
@@ -56,7 +67,7 @@ class Stepper:
         state.tokens += tokens
         state.trained_tokens += trained
         state.step_seconds += seconds
-        run.log.write(
+        run.record(
             {
                 "step": state.step,
                 "steps": run.total,
@@ -80,15 +91,15 @@ class Stepper:
 
         """
         run, state, start = self.training, self.training.state, time.monotonic()
-        with torch.no_grad(), evaluating(run.objective.model):
-            loss = run.retrying(lambda: self._mean_loss(tokens))
+        with run.ema.swapped() if run.ema is not None else nullcontext():
+            loss = self.mean_loss(tokens, tokens.lengths)
         improved = state.best_loss is None or loss < state.best_loss
         if improved:
             state.best_loss, state.best_step, state.evaluations_since_best = loss, state.step, 0
         else:
             state.evaluations_since_best += 1
         seconds = time.monotonic() - start
-        run.log.write(
+        run.record(
             {
                 "step": state.step,
                 "steps": run.total,
@@ -104,10 +115,29 @@ class Stepper:
         )
         return improved
 
-    def _mean_loss(self, tokens: TokenStore) -> float:
+    def sample_loss(self, tokens: TokenStore) -> float:
+        """Return the loss on the first training documents, the same ones before and after training."""
+        chosen: list[Document] = []
+        for index in (index for step in self.training.sampler.steps(0) for index in step):
+            if chosen and sum(len(document.ids) for document in chosen) >= SAMPLE_TOKENS:
+                break
+            chosen.append(tokens[index])
+        return self.mean_loss(chosen, np.array([len(document.ids) for document in chosen]))
+
+    def mean_loss(self, documents: Sequence[Document], lengths: npt.NDArray[np.int64]) -> float:
+        """Return the loss over the trained tokens of ``documents``, whose lengths are ``lengths``.
+
+        Raises:
+            TrainError: it is not finite.
+
+        """
+        with torch.no_grad(), evaluating(self.training.objective.model):
+            return self.training.retrying(lambda: self._mean_loss(documents, lengths))
+
+    def _mean_loss(self, tokens: Sequence[Document], lengths: npt.NDArray[np.int64]) -> float:
         run = self.training
         total = weight = 0.0
-        for part in run.sampler.passes(tokens.lengths, run.state.tokens_per_pass):
+        for part in run.sampler.passes(lengths, run.state.tokens_per_pass):
             documents = [tokens[index] for index in part]
             loss = run.objective.loss_sum(run.batch(documents)).item()
             if not math.isfinite(loss):

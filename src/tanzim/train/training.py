@@ -11,13 +11,16 @@ import torch
 
 from tanzim.adapters.method import Method
 from tanzim.core.errors import TrainError
+from tanzim.core.records import Json
 from tanzim.train.batches import Batch, Sampler, collate
 from tanzim.train.checkpoint import State
 from tanzim.train.config import TrainConfig
+from tanzim.train.ema import Ema
 from tanzim.train.log import MetricsLog
 from tanzim.train.memory import is_out_of_memory, smaller_pass
 from tanzim.train.objectives.base import Objective
 from tanzim.train.tokens import Document
+from tanzim.train.watch import Watch
 
 NAMED_DOCUMENTS = 8  # documents that an error message names
 
@@ -42,6 +45,7 @@ class Training:
         sampler: how documents become passes.
         state: where the run stands.
         log: where lines go.
+        ema: the average of the weights, if one is kept.
 
     """
 
@@ -53,13 +57,28 @@ class Training:
     sampler: Sampler
     state: State
     log: MetricsLog
+    ema: Ema | None = None
     total: int = field(init=False)
+    watch: Watch = field(init=False)
     _current: Batch | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.total = self.sampler.total_steps(self.config.epochs, self.config.max_steps)
+        self.watch = Watch(self.state.base_loss)
+        for line in self.log.lines():
+            self.watch.see(line)
         steps = len(self.sampler.steps(0))
         self.method.begin(optimizer=self.optimizer, steps_in_epoch=steps, say=self.log.event)
+
+    def watches(self) -> bool:
+        """Tell whether the step being made is one whose gradients are looked at."""
+        return self.state.step % self.config.watch_steps == 0
+
+    def record(self, line: Json) -> None:
+        """Log ``line``, and whatever in it is to be warned of."""
+        self.log.write(line)
+        for found in self.watch.see(line):
+            self.log.event(line["step"], found.message, warning=found.kind)
 
     def passes(self, documents: Sequence[Document]) -> list[list[Document]]:
         """Divide ``documents`` into passes of at most ``tokens_per_pass`` tokens."""
