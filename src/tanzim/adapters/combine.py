@@ -99,6 +99,7 @@ def combine(
     out: Path,
     recipe: Recipe,
     *,
+    names: Sequence[str] | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress = no_progress,
 ) -> int:
@@ -108,6 +109,7 @@ def combine(
         folders: the adapters, plain LoRA for one base; ranks and layers may differ where the mode allows.
         out: the new adapter's folder; replaced if it exists.
         recipe: how, with a weight per adapter.
+        names: what the adapters are called in the result's ``tanzim.json``; their folders, if not given.
         say: takes warnings.
         progress: told after each layer.
 
@@ -144,7 +146,7 @@ def combine(
         factors, weights = [one for one, _ in present], [weight for _, weight in present]
         layers[path] = _padded(_combined(path, factors, weights, recipe, rank, generator), rank)
         progress(number, len(paths), path)
-    made = {**recipe.to_json(), "adapters": [str(folder) for folder in folders]}
+    made = {**recipe.to_json(), "adapters": list(names or map(str, folders))}
     write_lora(out, layers, adapters[0], _targets(adapters, paths), made)
     return rank
 

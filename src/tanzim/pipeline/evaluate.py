@@ -80,22 +80,22 @@ def _systems(config: Config, folder: RunFolder, reporter: Reporter) -> tuple[lis
     opened = open_base(config.model, reporter=reporter)
     tokens = TokenStore(folder.tokens / "test.arrow")
     hash_ = opened.base.hash
-    base = System("base", opened.engine, None, hash_, _loss(opened.engine, tokens, config))
+    base = System("base", opened.engine, None, hash_, measure_loss(opened.engine, tokens, config))
     if folder.adapter.is_dir():
         opened.engine.add_adapter(config.name, folder.adapter)
         fingerprint = f"{hash_}/{sha256(folder.adapter / 'adapter_model.safetensors')}"
-        loss = _loss(opened.engine, tokens, config)
+        loss = measure_loss(opened.engine, tokens, config)
         return [base, System("tuned", opened.engine, config.name, fingerprint, loss)], opened
     whole = open_base(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
-    tuned = System("tuned", whole.engine, None, whole.base.hash, _loss(whole.engine, tokens, config))
+    tuned = System("tuned", whole.engine, None, whole.base.hash, measure_loss(whole.engine, tokens, config))
     return [base, tuned], opened
 
 
-def _loss(engine: Engine, tokens: TokenStore, config: Config) -> HeldoutLoss:
-    """Return the function that measures the loss of the test set under an adapter."""
+def measure_loss(engine: Engine, tokens: TokenStore, config: Config) -> HeldoutLoss:
+    """Return the function that measures the loss of ``tokens`` under an adapter of ``engine``."""
 
-    def measure_loss(adapter: str | None) -> tuple[float, int]:
+    def measure(adapter: str | None) -> tuple[float, int]:
         with engine.lend(adapter) as model:
             return heldout_loss(model, tokens, config.train.tokens_per_pass)
 
-    return measure_loss
+    return measure
