@@ -21,15 +21,15 @@ from tanzim.core.progress import Reporter
 from tanzim.core.records import Json, Progress
 from tanzim.core.run import RunFolder, RunManifest
 from tanzim.data.prepare import DataReport
-from tanzim.models.load import load_model, pick_device, pick_dtype
+from tanzim.models.load import pick_device, pick_dtype
 from tanzim.models.quiet import quiet
-from tanzim.models.resolve import Base
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.plan import plan_run, summary, write_measured
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import finish, trained_folder
+from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.teacher import load_teacher
-from tanzim.pipeline.tokens import Ready, SplitTokens, ready, tokenise
+from tanzim.pipeline.tokens import Ready, SplitTokens, ready, task_model, tokenise
 from tanzim.pipeline.workspace import open_run
 from tanzim.train.engine import train
 from tanzim.train.tokens import TokenStore
@@ -75,7 +75,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     if manifest.status in ("trained", "evaluated"):
         reporter.say(f"'{config.name}' is trained already")
         return Finetuned(folder, trained_folder(config, folder), manifest.result)
-    setup = ready(config.model, reporter)
+    setup = ready(config, report.labels, reporter)
     splits = tokenise(config, folder, setup, list(report.labels), reporter)
     plan = plan_run(config, folder, setup.base)
     reporter.say(f"plan: {summary(plan)}")
@@ -83,7 +83,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     manifest = _describe(manifest, config, setup, report, splits)
     folder.write_manifest(replace(manifest, environment=manifest.environment | {"choices": reporter.choices}))
 
-    method, autocast = _method(config, setup.base, reporter)
+    method, autocast = _method(config, setup, reporter)
     teacher = load_teacher(config, setup.tokenizer, device=pick_device(config.model), reporter=reporter)
     validation = TokenStore(folder.tokens / "validation.arrow")
     with reporter.task("training") as progress, quiet():
@@ -109,7 +109,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     return Finetuned(folder, result.output, manifest.result)
 
 
-def _method(config: Config, base: Base, reporter: Reporter) -> tuple[Method, torch.dtype | None]:
+def _method(config: Config, setup: Ready, reporter: Reporter) -> tuple[Method, torch.dtype | None]:
     """Load the base and prepare it for training.
 
     Returns:
@@ -128,9 +128,10 @@ def _method(config: Config, base: Base, reporter: Reporter) -> tuple[Method, tor
             "model.dtype", str(dtype).removeprefix("torch."), f"what {device.type} computes fastest"
         )
     whole = form(config.train.method) == "model"
-    model = load_model(base, dtype=torch.float32 if whole else dtype, device=device)
+    base, task = setup.base, task_of(config)
+    model = task_model(config, setup, dtype=torch.float32 if whole else dtype, device=device)
     method = attach(model, config.train.method, seed=config.seed, base_hash=base.hash, base_name=base.name)
-    if not whole:
+    if not whole and task.model == "causal":
         for note in accelerate(method.model):
             reporter.say(note)
     count = sum(parameter.numel() for parameter in method.parameters.values())
@@ -150,8 +151,6 @@ def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:
             return
         if line["kind"] == "eval":
             latest["eval"] = f" · validation {line['loss']:.3f}"
-            return
-        if line["kind"] != "train":
             return
         if line["kind"] != "train":
             return
@@ -179,7 +178,7 @@ def _describe(
             "overlong": config.model.overlong,
             "splits": counts,
         },
-        template=setup.renderer.template,
+        template=setup.encoder.template,
     )
 
 
