@@ -30,6 +30,7 @@ def trained_token_loss(
     chunk: int = 256,
     bias_V: Tensor | None = None,
     softcap: float | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Return Σ weight · cross-entropy · scale over the tokens whose weight is not 0.
 
@@ -42,6 +43,8 @@ def trained_token_loss(
         chunk: rows projected at once.
         bias_V: the projection's bias.
         softcap: logits are held within ±softcap (Gemma 2, arXiv:2408.00118).
+        smoothing: share ε of the target that is spread over the whole vocabulary, so that the loss is
+            −(1−ε)·log p(target) − ε·mean log p (Szegedy et al. 2015, arXiv:1512.00567).
 
     Returns:
         A float32 scalar (float64 for float64 inputs), differentiable once, with respect to
@@ -50,7 +53,7 @@ def trained_token_loss(
     """
 
     def rows_loss(logits_RV: Tensor, rows_R: Tensor) -> tuple[Tensor, Tensor]:
-        return cross_entropy(logits_RV, targets_T[rows_R])
+        return cross_entropy(logits_RV, targets_T[rows_R], smoothing)
 
     return projected_loss(
         hidden_TD, weight_VD, weights_T * scale, rows_loss, chunk=chunk, bias_V=bias_V, softcap=softcap
@@ -150,17 +153,23 @@ def project(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap
     return raw_RV if softcap is None else raw_RV.div_(softcap).tanh_().mul_(softcap)
 
 
-def cross_entropy(logits_RV: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    logits_RV: Tensor, targets_R: Tensor, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy [R] and its gradient [R, V], which overwrites the logits."""
     target_R1 = targets_R[:, None]
     wanted_R1 = logits_RV.gather(1, target_R1)
+    if smoothing:
+        wanted_R1.mul_(1 - smoothing).add_(logits_RV.mean(dim=1, keepdim=True), alpha=smoothing)
     # One pass of exponentials serves both the log-sum-exp and the softmax.
     largest_R1 = logits_RV.amax(dim=1, keepdim=True)
     grad_RV = logits_RV.sub_(largest_R1).exp_()
     total_R1 = grad_RV.sum(dim=1, keepdim=True)
     loss_R = (total_R1.log() + largest_R1 - wanted_R1).squeeze(1)
     grad_RV.div_(total_R1)
-    grad_RV.scatter_add_(1, target_R1, grad_RV.new_full(target_R1.shape, -1.0))
+    grad_RV.scatter_add_(1, target_R1, grad_RV.new_full(target_R1.shape, smoothing - 1.0))
+    if smoothing:
+        grad_RV.sub_(smoothing / grad_RV.shape[1])
     return loss_R, grad_RV
 
 

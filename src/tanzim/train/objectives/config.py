@@ -13,6 +13,8 @@ class LanguageModelConfig(Section):
     """The next token, by cross-entropy: raw text, conversations, labelled texts as question and answer."""
 
     type: Literal["language_model"] = "language_model"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target spread over the vocabulary while training, such as 0.1; evaluation has none."""
 
 
 class ClassificationConfig(Section):

@@ -54,7 +54,7 @@ class LanguageModel:
 
     Args:
         model: a transformers causal LM, or a PEFT model around one.
-        config: its ``train.objective`` section, which has no keys.
+        config: its ``train.objective`` section.
         autocast: precision of the products where it differs from the weights'; None for theirs.
 
     """
@@ -69,6 +69,7 @@ class LanguageModel:
         self.model = model
         self.causal: Any = inner_model(model)
         self.autocast = autocast
+        self.label_smoothing: float = getattr(config, "label_smoothing", 0.0)
         self.device = next(model.parameters()).device
         self.way = WAYS[0]
         self._scale, self._softcap = _logit_form(self.causal)
@@ -105,6 +106,11 @@ class LanguageModel:
             logits_RV = logits_RV[rows]
         return logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
 
+    @property
+    def _smoothing(self) -> float:
+        """Label smoothing is the training's: an evaluation measures the plain loss."""
+        return self.label_smoothing if self.model.training else 0.0
+
     def _project(self, batch: Batch, scale: float) -> Tensor:
         weight_VD, bias_V, softcap = self.head()
         return trained_token_loss(
@@ -115,12 +121,15 @@ class LanguageModel:
             scale=scale,
             bias_V=bias_V,
             softcap=softcap,
+            smoothing=self._smoothing,
         )
 
     def _own_logits(self, batch: Batch, scale: float) -> Tensor:
         rows = batch.weights_T.nonzero()[:, 0]
         logits_RV = self.row_logits(batch)
-        losses_R = functional.cross_entropy(logits_RV, batch.targets_T[rows], reduction="none")
+        losses_R = functional.cross_entropy(
+            logits_RV, batch.targets_T[rows], reduction="none", label_smoothing=self._smoothing
+        )
         return (losses_R * batch.weights_T[rows].to(logits_RV.dtype)).sum() * scale
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor | int | bool]:
