@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tanzim.pipeline.prepare import inspect_data, prepare_data
     from tanzim.pipeline.preview import preview
     from tanzim.pipeline.run import run
+    from tanzim.pipeline.search import search
     from tanzim.pipeline.serve import serve_models
     from tanzim.pipeline.workspace import load_config
 
@@ -38,6 +39,7 @@ _HOME = {
     "prepare_data": "pipeline.prepare",
     "preview": "pipeline.preview",
     "run": "pipeline.run",
+    "search": "pipeline.search",
     "serve_models": "pipeline.serve",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "prepare_data",
     "preview",
     "run",
+    "search",
     "serve_models",
 ]
 

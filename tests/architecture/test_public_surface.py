@@ -20,6 +20,7 @@ SURFACE = {
     "prepare_data": "config, *overwrite=False, *reporter=None",
     "preview": "config, *count=3, *html=None, *reporter=None",
     "run": "config, *overwrite=False, *reporter=None",
+    "search": "config, *overwrite=False, *reporter=None",
     "serve_models": "models=(), *overrides=(), *reporter=None",
 }
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tanzim.cli.search import search_command
 from tanzim.core.errors import TanzimError
 
 app = typer.Typer(
@@ -168,6 +169,9 @@ def run_command(settings: Settings = None, overwrite: Overwrite = False) -> None
     from tanzim.pipeline.run import run
 
     show.ran(run(config, overwrite=overwrite, reporter=show.RichReporter()))
+
+
+app.command("search")(search_command)
 
 
 @app.command()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Any, get_args
 
-from tanzim.core.config import Section
+from pydantic import Field, ValidationInfo, field_validator
+
+from tanzim.core.config import Section, with_values
+from tanzim.core.errors import ConfigError
 from tanzim.data.config import DataConfig
-from tanzim.evaluate.config import EvaluateConfig
+from tanzim.evaluate.config import EvaluateConfig, Metric
 from tanzim.export.config import ExportConfig
 from tanzim.models.config import ModelConfig
 from tanzim.serve.config import ServeConfig
 from tanzim.train.config import TrainConfig
+from tanzim.tune.config import SearchConfig
+
+SEARCHED = ("seed", "data", "model", "train")  # what the value of a trial depends on
 
 
 class Config(Section):
@@ -28,3 +35,55 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    search: SearchConfig = SearchConfig()
+
+    @field_validator("search")
+    @classmethod
+    def _can_be_tried(cls, search: SearchConfig, info: ValidationInfo) -> SearchConfig:
+        if search.space or search.trial:
+            check_search(cls(**info.data), search)
+        return search
+
+
+def check_search(config: Section, search: SearchConfig) -> None:
+    """Try every value and every end of a range that a search names, before anything runs.
+
+    Args:
+        config: the project without its search.
+        search: what would be tried.
+
+    Raises:
+        ConfigError: a key is unknown or not to be searched, or a value is refused whatever the others are.
+
+    """
+    if search.metric != "loss" and search.metric not in get_args(Metric):
+        known = ", ".join(["loss", *get_args(Metric)])
+        raise ConfigError(f"'{search.metric}' is not one of {known}", where="search.metric")
+    for place, keys in (("trial", search.trial), ("space", search.space)):
+        for key in keys:
+            section = key.split(".")[0]
+            if section in type(config).model_fields and section not in SEARCHED:
+                raise ConfigError(
+                    f"only keys of {', '.join(SEARCHED)} can be searched", where=f"search.{place}.{key}"
+                )
+    for key, value in search.trial.items():
+        config = with_values(config, {key: value}, where=f"search.trial.{key}")
+    lowest = {key: entry.extremes[0] for key, entry in search.space.items()}
+    highest = {key: entry.extremes[-1] for key, entry in search.space.items()}
+    for key, entry in search.space.items():
+        where = f"search.space.{key}"
+        for value in entry.extremes:
+            try:
+                with_values(config, {key: value}, where=where)
+            except ConfigError:
+                # It may be right with other values of the other keys alone.
+                if not any(_fits(config, others | {key: value}) for others in (lowest, highest)):
+                    raise
+
+
+def _fits(config: Section, values: Mapping[str, Any]) -> bool:
+    try:
+        with_values(config, values, where="search.space")
+    except ConfigError:
+        return False
+    return True

@@ -31,6 +31,11 @@ class Values(Section):
             raise ValueError(f"{twice} stands twice")
         return values
 
+    @property
+    def extremes(self) -> list[Any]:
+        """All values: none of them lies between the others."""
+        return self.values
+
 
 class Range(Section):
     """A key that takes a number between two ends (both included)."""
@@ -57,6 +62,11 @@ class Range(Section):
         if self.step is not None and not 0 < self.step <= self.high - self.low:
             raise ValueError(f"step ({self.step}) must be above 0 and at most high - low")
         return self
+
+    @property
+    def extremes(self) -> list[Any]:
+        """The ends, between which all values lie."""
+        return [self.low, self.high]
 
     @property
     def whole(self) -> bool:

@@ -36,8 +36,9 @@ def importances(entries: Mapping[str, Entry], trials: Sequence[Trial]) -> Import
     function of the keys; the importance of key k is V_k / V, the variance of the forest's mean over all
     other keys, divided by its whole variance; the shares are scaled to sum to 1.
 
-    Complete trials are compared by their values. Where trials were pruned, those left are a choice of good
-    ones and would hide what made the others bad; then all are compared at the last step all have reached.
+    Complete trials are compared by their values. Where more trials were pruned than not, those left are a
+    choice of good ones and hide what made the others bad: then all are compared at the last step that all
+    have reached.
 
     Args:
         entries: the search space.
@@ -69,12 +70,10 @@ def importances(entries: Mapping[str, Entry], trials: Sequence[Trial]) -> Import
 
 def _comparable(trials: Sequence[Trial]) -> tuple[int | None, list[tuple[Trial, float]]]:
     """Return the step to compare trials at (None: their ends), and each with its value there."""
-    ended = [trial for trial in trials if trial.state in ("complete", "pruned")]
-    if all(trial.state == "complete" for trial in ended):
-        return None, [(trial, trial.value) for trial in ended if trial.value is not None]
-    reported = [trial for trial in ended if trial.reports]
-    common = set.intersection(*(set(trial.reports) for trial in reported))
-    if not common:
-        return None, [(trial, trial.value) for trial in ended if trial.value is not None]
+    complete = [(trial, trial.value) for trial in trials if trial.value is not None]
+    reported = [trial for trial in trials if trial.state in ("complete", "pruned") and trial.reports]
+    common = set.intersection(*(set(trial.reports) for trial in reported)) if reported else set()
+    if 2 * len(complete) >= len(reported) or not common:
+        return None, complete
     step = max(common)
     return step, [(trial, trial.reports[step]) for trial in reported]

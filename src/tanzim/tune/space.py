@@ -38,11 +38,6 @@ class Space:
         sizes = [_count(entry) for entry in self.entries.values()]
         return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
-    def extremes(self, key: str) -> list[Any]:
-        """Return the values of ``key`` between which all others lie: the ends, or every listed one."""
-        entry = self.entries[key]
-        return list(entry.values) if isinstance(entry, Values) else [entry.low, _top(entry)]
-
     def grid(self) -> Iterator[Json]:
         """Yield every combination, the last key changing fastest.
 
@@ -86,7 +81,7 @@ class Space:
             if isinstance(entry, Values):
                 params[key] = entry.values[drawn[key]]
             elif entry.log or _count(entry) is None:
-                params[key] = int(drawn[key]) if entry.whole else float(drawn[key])
+                params[key] = int(drawn[key]) if entry.whole else _legible(entry, drawn[key])
             else:
                 params[key] = _at(entry, drawn[key])
         return params
@@ -122,9 +117,13 @@ def _at(entry: Range, index: int) -> int | float:
     return value if entry.whole else float(f"{value:.12g}")
 
 
-def _top(entry: Range) -> int | float:
-    count = _count(entry)
-    return entry.high if count is None else _at(entry, count - 1)
+def _legible(entry: Range, value: float) -> float:
+    """Return ``value`` with no more digits than matter: four significant ones, or of the range's width."""
+    if entry.log:
+        rounded = float(f"{value:.4g}")
+    else:
+        rounded = round(value, 4 - math.floor(math.log10(entry.high - entry.low)))
+    return min(max(rounded, entry.low), entry.high)
 
 
 def _listed(entry: Values | Range) -> Iterator[Any]:

@@ -148,10 +148,10 @@ class Study:
             self._study.sampler = self._sampler(number, draw)
             handle = self._study.ask(self._distributions)
             params = self.space.decode(handle.params)
-            if identity(params) not in tried:
-                self._handles[number] = handle
-                return params
+            # Only what the log holds counts, so that a search that goes on sees what this one saw.
             self._study.tell(handle, state=_optuna_state("failed"))
+            if identity(params) not in tried:
+                return self._fix(number, params)
         if self.space.size is None:
             return None
         left = (params for params in self.space.grid() if identity(params) not in tried)
