@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tanzim.adapters import full, lora
+from tanzim.adapters import (
+    adalora,
+    bitfit,
+    bottleneck,
+    dora,
+    dylora,
+    full,
+    hft,
+    lora,
+    lora_fa,
+    qlora,
+    soft_prompts,
+    spiel,
+    vectors,
+)
 from tanzim.adapters.config import MethodConfig
 from tanzim.adapters.method import Method
 
@@ -14,6 +28,20 @@ Attach = Callable[..., Method]
 METHODS: dict[str, Attach] = {
     "lora": lora.attach_method,
     "rslora": lora.attach_method,
+    "dora": dora.attach,
+    "qlora": qlora.attach,
+    "adalora": adalora.attach,
+    "lora_fa": lora_fa.attach,
+    "vera": vectors.attach_vera,
+    "ia3": vectors.attach_ia3,
+    "prefix": soft_prompts.attach,
+    "prompt": soft_prompts.attach,
+    "p_tuning": soft_prompts.attach,
+    "dylora": dylora.attach,
+    "bottleneck": bottleneck.attach,
+    "bitfit": bitfit.attach,
+    "hft": hft.attach,
+    "spiel": spiel.attach,
     "full": full.attach,
 }
 

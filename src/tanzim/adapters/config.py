@@ -76,8 +76,8 @@ class AdaLoraConfig(_LowRank):
 
     @model_validator(mode="after")
     def _budget_shrinks(self) -> AdaLoraConfig:
-        if self.initial_rank < self.rank:
-            raise ValueError(f"initial_rank ({self.initial_rank}) is below rank ({self.rank})")
+        if self.initial_rank <= self.rank:
+            raise ValueError(f"initial_rank ({self.initial_rank}) does not exceed rank ({self.rank})")
         if self.warmup_share + self.final_share >= 1:
             raise ValueError("warmup_share and final_share leave no steps for the budget to shrink in")
         return self
@@ -124,6 +124,10 @@ class Ia3Config(Section):
     """Learnt factors on keys, values and feed-forward activations (Liu et al. 2022, arXiv:2205.05638)."""
 
     type: Literal["ia3"] = "ia3"
+    target_modules: list[str] | None = None
+    """Layers that are multiplied; unset: keys, values and second feed-forward matrix, where known."""
+    feedforward_modules: list[str] | None = None
+    """Those of them whose inputs, not outputs, are multiplied; unset: the feed-forward matrix."""
 
 
 class BottleneckConfig(Section):
@@ -188,8 +192,18 @@ class SpielConfig(_OnLayers):
     """Share of each matrix's entries that may differ from the base."""
     regrow_steps: int = Field(20, ge=1)
     """Optimiser steps between two replacements of places."""
+    growth_steps: int = Field(5, ge=1)
+    """Over how many steps before a replacement gradients are summed."""
     regrow_share: float = Field(0.2, ge=0, lt=1)
-    """Share of the places that the first replacement changes; it falls linearly to none."""
+    """Share of the places that is replaced each time; it falls linearly to none at the last step."""
+
+    @model_validator(mode="after")
+    def _sums_between(self) -> SpielConfig:
+        if self.growth_steps > self.regrow_steps:
+            raise ValueError(
+                f"growth_steps ({self.growth_steps}) is more than regrow_steps ({self.regrow_steps})"
+            )
+        return self
 
 
 class FullConfig(Section):

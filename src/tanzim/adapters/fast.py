@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tanzim.adapters import rows
 from tanzim.adapters.layer import NAMES, DecoderLayer, Layer, Norm, Projection
-from tanzim.adapters.linear import WIDE_DTYPES, plain_adapter
+from tanzim.adapters.linear import WIDE_DTYPES, factors, plain_adapter
 from tanzim.adapters.method import trainable
 
 # Layers whose code this path was written from; anything else may differ in a detail.
@@ -126,11 +126,10 @@ def _projection(name: str, layer: Any) -> tuple[Projection, Tensor | None, Tenso
     adapter = plain_adapter(module)
     if adapter is None:
         return f"the adapter of {name} needs peft's own form (dropout, several adapters, merged…)"
-    a_RI: Any = module.lora_A[adapter].weight
-    b_OR: Any = module.lora_B[adapter].weight
+    a_RI, b_OR, scale = factors(module, adapter)
     if not a_RI.dtype == b_OR.dtype == base.weight.dtype:
         return f"the adapter of {name} has another precision than its layer"
-    return Projection(base.weight, base.bias, module.scaling[adapter], order), a_RI, b_OR
+    return Projection(base.weight, base.bias, scale, order), a_RI, b_OR
 
 
 def _norm(module: Any) -> Norm:  # noqa: ANN401 - any RMSNorm

@@ -11,6 +11,8 @@ from tanzim.core.records import Json
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RECORD = "tanzim.json"
+# Kinds that peft does not know; their folders have our own layout.
+OWN_TYPES = ("bitfit", "bottleneck", "spiel")
 
 
 def read_record(folder: Path) -> Json:
@@ -50,3 +52,11 @@ def check_base(folder: Path, base_hash: str) -> None:
             where=str(folder),
             fix="load the base it was trained on",
         )
+
+
+def own_type(folder: Path) -> str | None:
+    """Return which of our own kinds the adapter in ``folder`` is; None for one of peft's."""
+    path = folder / RECORD
+    method: Json = (read_json(path).get("method") or {}) if path.is_file() else {}
+    kind = method.get("type")
+    return kind if kind in OWN_TYPES else None

@@ -61,15 +61,31 @@ class OneProductLinear(PeftLinear):
         name = None if args or kwargs else active(self)
         base: Any = self.base_layer
         if name is None or not torch.is_grad_enabled() or x.dtype != base.weight.dtype:
-            return super().forward(x, *args, **kwargs)
+            return self.two_products(x, *args, **kwargs)
         x_TI = x.reshape(-1, x.shape[-1])
         if not pays(x_TI.shape[0], base):
-            return super().forward(x)
-        a_RI, b_OR = self.lora_A[name].weight, self.lora_B[name].weight
+            return self.two_products(x)
         y_TO: Tensor = _OneProduct.apply(  # type: ignore[no-untyped-call]
-            x_TI, base.weight, base.bias, a_RI, b_OR, self.scaling[name]
+            x_TI, base.weight, base.bias, *self.factors(name)
         )
         return y_TO.view(*x.shape[:-1], y_TO.shape[-1])
+
+    def two_products(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """Apply the layer to x [..., I] in peft's own form."""
+        return super().forward(x, *args, **kwargs)
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor, float]:
+        """Return A [R, I], B [O, R] and the scale that the layer computes with."""
+        return _factors(self, name)
+
+
+def factors(layer: PeftLinear, name: str) -> tuple[Tensor, Tensor, float]:
+    """Return A [R, I], B [O, R] and the scale that ``layer`` computes with under the adapter ``name``."""
+    return layer.factors(name) if isinstance(layer, OneProductLinear) else _factors(layer, name)
+
+
+def _factors(layer: Any, name: str) -> tuple[Tensor, Tensor, float]:  # noqa: ANN401 - untyped package
+    return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
 
 
 def active(layer: PeftLinear) -> str | None:

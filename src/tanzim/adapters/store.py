@@ -1,10 +1,11 @@
-"""Adapters on disk, in PEFT's layout, bound to the hash of the base weights they were made for."""
+"""Adapters on disk, bound to the hash of the base weights they were made for: PEFT's layout, or our own."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import peft
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -13,14 +14,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tanzim.adapters.folder import RECORD, WEIGHTS, check_base
+from tanzim.adapters.folder import CONFIG, RECORD, WEIGHTS, check_base, own_type, read_record
 from tanzim.adapters.linear import fuse, wrap
 from tanzim.core.errors import ModelError
 from tanzim.core.files import new_folder, write_json
 from tanzim.core.records import Json
 
+if TYPE_CHECKING:
+    from tanzim.adapters.own import Change
 
-def save_adapter(model: peft.PeftModel, folder: Path, *, base_hash: str, base_name: str) -> None:
+
+def save_adapter(
+    model: peft.PeftModel, folder: Path, *, base_hash: str, base_name: str, method: Json | None = None
+) -> None:
     """Write the active adapter so that plain ``PeftModel.from_pretrained`` reads it, whole or not at all.
 
     Args:
@@ -28,22 +34,48 @@ def save_adapter(model: peft.PeftModel, folder: Path, *, base_hash: str, base_na
         folder: replaced if it exists.
         base_hash: SHA-256 of the base model's weights, kept in ``tanzim.json`` beside the tensors.
         base_name: the base model's id.
+        method: what ``tanzim.json`` says of how it was trained, where loading depends on it.
 
     """
     name = model.active_adapter
-    config: Any = copy.deepcopy(model.peft_config[name])
+    tensors = {key: value.contiguous() for key, value in _state(model, name).items()}
+    config: Any = copy.deepcopy(model.peft_config[name])  # as it is now: AdaLoRA's state changes it
     config.inference_mode = True
     config.base_model_name_or_path = base_name
-    # peft keeps a set, whose order differs from run to run.
-    config.target_modules = sorted(config.target_modules)
-    tensors = {key: value.contiguous() for key, value in _state(model, name).items()}
+    for key in ("target_modules", "feedforward_modules"):
+        # peft keeps a set, whose order differs from run to run.
+        if isinstance(names := getattr(config, key, None), set):
+            setattr(config, key, sorted(names))
     with new_folder(folder) as temporary:
         config.save_pretrained(str(temporary))
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-        _write_record(temporary, base_hash, base_name)
+        _write_record(temporary, base_hash, base_name, method)
 
 
-def save_model(model: PreTrainedModel, folder: Path, *, base_hash: str, base_name: str) -> None:
+def save_own(
+    folder: Path, settings: Json, tensors: Mapping[str, Tensor], *, base_hash: str, base_name: str
+) -> None:
+    """Write an adapter of a kind that is ours (`own`), whole or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        settings: the method's section; its ``type`` tells the kind.
+        tensors: what was trained, by its name in the model.
+        base_hash: SHA-256 of the base model's weights.
+        base_name: the base model's id.
+
+    """
+    with new_folder(folder) as temporary:
+        facts = {"format": "tanzim", "base_model_name_or_path": base_name, **settings}
+        write_json(temporary / CONFIG, facts)
+        kept = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(kept, temporary / WEIGHTS, metadata={"format": "pt"})
+        _write_record(temporary, base_hash, base_name, settings)
+
+
+def save_model(
+    model: PreTrainedModel, folder: Path, *, base_hash: str, base_name: str, method: Json | None = None
+) -> None:
     """Write a fully fine-tuned model (Hugging Face layout, safetensors), whole or not at all.
 
     Args:
@@ -51,21 +83,24 @@ def save_model(model: PreTrainedModel, folder: Path, *, base_hash: str, base_nam
         folder: replaced if it exists.
         base_hash: SHA-256 of the weights it started from.
         base_name: id of the model it started from.
+        method: what ``tanzim.json`` says of how it was trained.
 
     """
     with new_folder(folder) as temporary:
         model.save_pretrained(str(temporary))
-        _write_record(temporary, base_hash, base_name)
+        _write_record(temporary, base_hash, base_name, method)
 
 
 def load_adapter(
     model: PreTrainedModel | peft.PeftModel, folder: Path, *, name: str, base_hash: str
-) -> peft.PeftModel:
+) -> PreTrainedModel | peft.PeftModel:
     """Put the adapter in ``folder`` on ``model``, frozen, under ``name``, and make it the active one.
+
+    An adapter of our own kinds changes ``model`` itself, for good; it needs a model without adapters.
 
     Args:
         model: the base model, or one that carries adapters already.
-        folder: what `save_adapter` wrote.
+        folder: what `save_adapter` or `save_own` wrote.
         name: the adapter's name; letters, digits, - and _.
         base_hash: SHA-256 of the weights ``model`` was loaded from.
 
@@ -77,12 +112,18 @@ def load_adapter(
         WrongBaseError: it was made for other base weights, or does not say for which.
 
     """
+    if own_type(folder) is not None:
+        if isinstance(model, peft.PeftModel):
+            raise ModelError("the model carries another adapter already", where=str(folder))
+        for change in own_changes(model, folder, base_hash=base_hash):
+            change.swap()
+        return model
     check_base(folder, base_hash)
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     # Which base it is has been checked by hash; peft would compare names.
     config.base_model_name_or_path = None
-    tensors = _read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     if isinstance(model, peft.PeftModel):
         if name in model.peft_config:
             raise ModelError(f"an adapter named '{name}' is loaded already", fix="choose another name")
@@ -96,8 +137,28 @@ def load_adapter(
     return adapted
 
 
-def _write_record(folder: Path, base_hash: str, base_name: str) -> None:
-    write_json(folder / RECORD, {"base": base_name, "base_hash": base_hash})
+def own_changes(model: PreTrainedModel, folder: Path, *, base_hash: str) -> list[Change]:
+    """Return what the adapter of our own kind in ``folder`` changes in ``model``, without doing it.
+
+    Args:
+        model: the base model, no adapter on it.
+        folder: what `save_own` wrote.
+        base_hash: SHA-256 of the weights ``model`` was loaded from.
+
+    Raises:
+        ModelError: it is damaged or does not fit the model.
+        WrongBaseError: it was made for other base weights.
+
+    """
+    from tanzim.adapters.own import read_changes  # the kinds build on saving
+
+    check_base(folder, base_hash)
+    return read_changes(model, read_record(folder)["method"], read_tensors(folder / WEIGHTS), folder)
+
+
+def _write_record(folder: Path, base_hash: str, base_name: str, method: Json | None = None) -> None:
+    record: Json = {"base": base_name, "base_hash": base_hash}
+    write_json(folder / RECORD, record | ({"method": method} if method else {}))
 
 
 def _state(model: peft.PeftModel, name: str) -> dict[str, Tensor]:
@@ -107,7 +168,13 @@ def _state(model: peft.PeftModel, name: str) -> dict[str, Tensor]:
     return state
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ModelError: it is damaged.
+
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
