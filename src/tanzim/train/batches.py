@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tanzim.core.records import Json
 from tanzim.core.seeds import derive
@@ -86,6 +87,28 @@ def collate(documents: Sequence[Document]) -> Batch:
         torch.from_numpy(np.concatenate(targets).astype(np.int64)),
         torch.from_numpy(np.concatenate(weights)),
         tuple(documents),
+    )
+
+
+def filled(batch: Batch, multiple: int) -> Batch:
+    """Lengthen the row to a multiple of ``multiple`` tokens by a document that nobody sees or learns.
+
+    oneDNN compiles a kernel for every shape it meets and keeps up to 1,024 of them, of up to a megabyte
+    each: passes of every length would take half a gigabyte.
+    """
+    extra = -batch.tokens % multiple
+    if not extra:
+        return batch
+    return replace(
+        batch,
+        input_ids_1T=functional.pad(batch.input_ids_1T, (0, extra)),
+        position_ids_1T=torch.cat(
+            [batch.position_ids_1T, torch.arange(extra, device=batch.position_ids_1T.device)[None]], dim=1
+        ),
+        cu_seq_lens=torch.cat([batch.cu_seq_lens, batch.cu_seq_lens[-1:] + extra]),
+        max_length=max(batch.max_length, extra),
+        targets_T=functional.pad(batch.targets_T, (0, extra)),
+        weights_T=functional.pad(batch.weights_T, (0, extra)),
     )
 
 
@@ -212,6 +235,7 @@ class Sampler:
             "tokens": tokens,
             "steps": len(steps),
             "passes": passes,
-            "step_fill": tokens / (len(steps) * self.tokens_per_step),
+            # A step of the whole data set is full, and so is one of a longer document.
+            "step_fill": min(1.0, tokens / (len(steps) * min(self.tokens_per_step, tokens))),
             "pass_fill": tokens / (passes * tokens_per_pass),
         }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tanzim.core.records import Provenance
 from tanzim.train import batches
-from tanzim.train.batches import Sampler, collate, pack
+from tanzim.train.batches import Sampler, collate, filled, pack
 from tanzim.train.tokens import Document
 
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=120).map(np.array)
@@ -124,3 +124,18 @@ def test_targets_shift_within_documents() -> None:
     trained = batch.weights_T != 0
     assert batch.targets_T[trained].tolist() == [7, 9]
     assert (batch.tokens, batch.max_length, len(batch.documents)) == (5, 3, 2)
+
+
+def rows_of(length: int) -> Document:
+    return Document(np.arange(length, dtype=np.int32), np.ones(length, np.float32), Provenance("a", length))
+
+
+def test_a_row_is_filled_without_touching_its_documents() -> None:
+    batch = collate([rows_of(5), rows_of(6)])
+    longer = filled(batch, 16)
+    assert longer.tokens == 16
+    assert longer.cu_seq_lens.tolist() == [0, 5, 11, 16]
+    assert longer.position_ids_1T[0].tolist() == [*range(5), *range(6), *range(5)]
+    assert float(longer.weights_T[11:].sum()) == 0
+    assert torch.equal(longer.input_ids_1T[:, :11], batch.input_ids_1T)
+    assert filled(longer, 16) is longer

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from transformers import (
 from tanzim.core.errors import TrainError
 from tanzim.models.kernels.attention import ATTENTION, register
 from tanzim.train.batches import collate
+from tanzim.train.objectives import language_model
 from tanzim.train.objectives.language_model import WAYS, LanguageModel, Way
 from tanzim.train.tokens import Document
 
@@ -140,3 +142,16 @@ def test_choosing_switches_dropout_off_and_back(tmp_path) -> None:
     objective.choose(some(tmp_path))
     assert model.training
     assert objective.way == WAYS[0]
+
+
+def test_filling_changes_neither_loss_nor_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = list(store(tmp_path / "t.arrow", documents(5)))
+    found = []
+    for multiple in (1, 64):
+        monkeypatch.setattr(language_model, "MULTIPLE", multiple)
+        model = tiny_lora(dtype=torch.float64)
+        loss = LanguageModel(model).loss_sum(collate(rows))
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MULTIPLE = 16  # rows of a product are filled up to a multiple of this, so that few shapes occur
 # (logits of a chunk [R, V], which may be overwritten; their rows [R]) → (loss [R], its gradient [R, V])
 RowsLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -110,10 +111,14 @@ class _ProjectedLoss(torch.autograd.Function):
         loss = torch.zeros((), dtype=wide, device=hidden_TD.device)
         for start in range(0, len(rows_N), chunk):
             rows_R = rows_N[start : start + chunk]
+            count = len(rows_R)
+            # oneDNN compiles and keeps a kernel for every number of rows.
+            rows_R = torch.cat([rows_R, rows_R[-1:].expand(-count % MULTIPLE)])
             hidden_RD = hidden_TD[rows_R]
             logits_RV = project(hidden_RD, weight_VD, bias_V, softcap)
             slope_RV = None if softcap is None else 1 - (logits_RV / softcap).square_()
             share_R = weights_T[rows_R].to(wide)
+            share_R[count:] = 0
             loss_R, grad_RV = rows_loss(logits_RV, rows_R)
             loss += loss_R.dot(share_R)
             if not (need_hidden or need_weight or need_bias):
@@ -125,7 +130,7 @@ class _ProjectedLoss(torch.autograd.Function):
                 grad_bias_V.add_(grad_RV.sum(0))
             narrow_RV = grad_RV.to(weight_VD.dtype)
             if grad_hidden_ND is not None:
-                grad_hidden_ND[start : start + chunk] = narrow_RV @ weight_VD
+                grad_hidden_ND[start : start + chunk] = (narrow_RV @ weight_VD)[:count]
             if grad_weight_VD is not None:
                 _accumulate(grad_weight_VD, narrow_RV, hidden_RD)
         ctx.save_for_backward(rows_N, grad_hidden_ND, grad_weight_VD, grad_bias_V)

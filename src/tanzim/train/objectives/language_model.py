@@ -24,8 +24,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from tanzim.core.errors import TrainError
-from tanzim.models.kernels.loss import trained_token_loss
-from tanzim.train.batches import Batch, Layout, collate
+from tanzim.models.kernels.loss import MULTIPLE, trained_token_loss
+from tanzim.train.batches import Batch, Layout, collate, filled
 from tanzim.train.objectives.base import TOLERANCE, evaluating, inner_model
 from tanzim.train.objectives.config import LanguageModelConfig
 from tanzim.train.tokens import Document
@@ -88,7 +88,7 @@ class LanguageModel:
     def hidden(self, batch: Batch) -> Tensor:
         """Return the final hidden states [T, D], with the model's constant factor on its logits."""
         hidden_1TD = self.causal.get_decoder()(**self._inputs(batch)).last_hidden_state
-        hidden_TD: Tensor = hidden_1TD[0]
+        hidden_TD: Tensor = hidden_1TD[0, : batch.tokens]
         return hidden_TD if self._scale == 1.0 else hidden_TD * self._scale
 
     def head(self) -> tuple[Tensor, Tensor | None, float | None]:
@@ -135,7 +135,9 @@ class LanguageModel:
     def _inputs(self, batch: Batch) -> dict[str, Tensor | int | bool]:
         inputs: dict[str, Tensor | int | bool] = {"input_ids": batch.input_ids_1T, "use_cache": False}
         if self.way.packed:
+            batch = filled(batch, MULTIPLE)
             inputs |= {
+                "input_ids": batch.input_ids_1T,
                 "position_ids": batch.position_ids_1T,
                 "cu_seq_lens_q": batch.cu_seq_lens,
                 "cu_seq_lens_k": batch.cu_seq_lens,
