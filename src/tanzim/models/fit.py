@@ -15,7 +15,8 @@ def fit(rendered: Rendered, max_length: int, policy: Policy) -> Rendered | None:
     """Apply the overlong policy to one conversation.
 
     ``truncate`` keeps the start, so the answer's end may be lost (`Overlong` counts these); where
-    nothing trained is left, the conversation is dropped.
+    nothing trained is left, the conversation is dropped. Special tokens that a tokenizer puts at the end
+    of a text stay there, and the labels of words that were cut off go.
 
     Args:
         rendered: the conversation.
@@ -38,6 +39,8 @@ def fit(rendered: Rendered, max_length: int, policy: Policy) -> Rendered | None:
             where=str(rendered.provenance),
             fix=f"model.max_length={length}, or model.overlong=drop (or truncate)",
         )
+    if rendered.targets:
+        return _fit_labelled(rendered, max_length) if policy == "truncate" else None
     weights = rendered.weights[:max_length]
     if policy == "drop" or not any(weights):
         return None
@@ -47,6 +50,27 @@ def fit(rendered: Rendered, max_length: int, policy: Policy) -> Rendered | None:
         if segment.start < max_length
     )
     return replace(rendered, ids=rendered.ids[:max_length], weights=weights, segments=segments)
+
+
+def _fit_labelled(rendered: Rendered, max_length: int) -> Rendered | None:
+    """Cut a text with labels before the special tokens at its end."""
+    last = rendered.segments[-1]
+    tail = last.end - last.start if last.role == "special" else 0
+    length, cut = len(rendered.ids), max_length - tail
+    weights = (*rendered.weights[: max(0, cut)], *rendered.weights[length - tail :])
+    before, labelled = (sum(1 for weight in some if weight) for some in (rendered.weights, weights))
+    if cut <= 0 or not labelled:
+        return None
+    segments = [replace(s, end=min(s.end, cut)) for s in rendered.segments if s.start < cut]
+    if tail:
+        segments.append(replace(last, start=cut, end=max_length))
+    return replace(
+        rendered,
+        ids=(*rendered.ids[:cut], *rendered.ids[length - tail :]),
+        weights=weights,
+        segments=tuple(segments),
+        targets=tuple(t[:labelled] if len(t) == before else t for t in rendered.targets),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,10 +184,7 @@ def _check_kind(config: PreTrainedConfig, base: Base, kind: Kind) -> None:
     """Refuse an architecture without such a class, and what would become a generator of random words."""
     _, names, wanted = _KINDS[kind]
     named = config.architectures or []
-    fits = config.model_type in names
-    if kind == "causal" and named and not set(names.values()).intersection(named):
-        fits = False
-    if not fits:
+    if not (is_causal(config) if kind == "causal" else config.model_type in names):
         fix = {
             "causal": "use a model that generates text, such as smollm2-135m-instruct",
             "seq2seq": "use a T5- or BART-shaped model",
@@ -197,6 +194,13 @@ def _check_kind(config: PreTrainedConfig, base: Base, kind: Kind) -> None:
             where=base.name,
             fix=fix.get(kind, "use a model of the BERT or Llama family"),
         )
+
+
+def is_causal(config: PreTrainedConfig) -> bool:
+    """Tell a causal language model, whose head has weights, by its config."""
+    names, named = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, config.architectures or []
+    known = not named or bool(set(names.values()).intersection(named))
+    return config.model_type in names and known
 
 
 def _head(model: Any) -> tuple[str, ...]:  # noqa: ANN401 - any transformers model

@@ -9,6 +9,7 @@ from pathlib import Path
 from tanzim.core.errors import ConfigError, RunError
 from tanzim.core.files import new_folder, read_json
 from tanzim.core.progress import Reporter
+from tanzim.data.prepare import DataReport
 from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.export.adapter import verify_adapter
 from tanzim.export.merge import merge as merge_adapter
@@ -61,7 +62,7 @@ def export_run(
             where=str(folder.path),
             fix=f"the whole model is in {folder.model}",
         )
-    setup = ready(config.model, reporter)
+    setup = ready(config, DataReport.read(folder.data).labels, reporter)
     prompts = proof_prompts(config, folder, setup)
     found = folder.evaluation / "report.json"
     table = table_rows(EvalReport.from_json(read_json(found))) if found.is_file() else []

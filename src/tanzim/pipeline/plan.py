@@ -34,7 +34,7 @@ def plan(config: Config, *, overwrite: bool = False, reporter: Reporter | None =
     reporter = reporter or Reporter()
     report = prepare_data(config, overwrite=overwrite, reporter=reporter)
     folder = open_run(config)
-    setup = ready(config.model, reporter)
+    setup = ready(config, report.labels, reporter)
     tokenise(config, folder, setup, list(report.labels), reporter)
     predicted = plan_run(config, folder, setup.base)
     predicted.check()

@@ -12,7 +12,7 @@ from tanzim.data.store import ExampleStore
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.preview_page import Sample, preview_page, token_texts
-from tanzim.pipeline.tokens import conversations, ready
+from tanzim.pipeline.tokens import prepared, ready
 from tanzim.pipeline.workspace import open_run
 
 
@@ -41,15 +41,15 @@ def preview(
     """
     reporter = reporter or Reporter()
     report = prepare_data(config, reporter=reporter)
-    setup = ready(config.model, reporter)
+    setup = ready(config, report.labels, reporter)
     store = ExampleStore(open_run(config).data / "train.arrow")
     examples = [store[index] for index in range(min(count, len(store)))]
-    rendered = setup.renderer.render_many(conversations(examples, config.data, list(report.labels)))
+    rendered = setup.encoder.render_many(prepared(examples, config, setup.labels))
     decode = partial(setup.tokenizer.decode, clean_up_tokenization_spaces=False)
     samples = tuple((one, token_texts(one.ids, decode, one.segments)) for one in rendered)
     special = frozenset(setup.tokenizer.all_special_ids)
     if html is not None:
         notes = [f"Model: {setup.base.name}. Trained turns: {config.model.train_on}."]
-        stop_ids = setup.renderer.stop_ids
-        write_text(Path(html), preview_page(samples, notes=notes, special_ids=special, stop_ids=stop_ids))
+        page = preview_page(samples, notes=notes, special_ids=special, stop_ids=setup.stop_ids)
+        write_text(Path(html), page)
     return Preview(samples, special)

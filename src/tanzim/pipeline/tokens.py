@@ -7,20 +7,23 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+import torch
+from transformers import PreTrainedModel
+
 from tanzim.core.errors import DataError
 from tanzim.core.files import read_json, write_json
 from tanzim.core.progress import Reporter
 from tanzim.core.records import Example, Json, Progress, Rendered
 from tanzim.core.run import RunFolder
 from tanzim.data.config import DataConfig
-from tanzim.data.convert import conversation
 from tanzim.data.store import ExampleStore
 from tanzim.models.config import ModelConfig
 from tanzim.models.fit import Overlong, fit
-from tanzim.models.load import load_tokenizer
+from tanzim.models.load import load_model, load_tokenizer
 from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.tasks import Encoder, as_conversation, task_of
 from tanzim.pipeline.teacher import taught_examples
 from tanzim.train.tokens import write_tokens
 
@@ -30,25 +33,74 @@ _TOGETHER = 256  # conversations tokenised in one call
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A base model's tokenizer side: enough to render, without its weights in memory."""
+    """A base model's tokenizer side: enough to render, without its weights in memory.
+
+    Args:
+        base: the base weights.
+        tokenizer: theirs.
+        encoder: turns examples into what the objective learns.
+        labels: every label of the data, in the order of a head's outputs.
+
+    """
 
     base: Base
     tokenizer: Any
-    renderer: Renderer
+    encoder: Encoder
+    labels: tuple[str, ...] = ()
+
+    @property
+    def renderer(self) -> Renderer:
+        """The encoder, where it renders conversations."""
+        assert isinstance(self.encoder, Renderer)
+        return self.encoder
+
+    @property
+    def stop_ids(self) -> Sequence[int]:
+        """The tokens that end an answer; none where no text is written."""
+        return self.encoder.stop_ids if isinstance(self.encoder, Renderer) else ()
 
 
-def ready(config: ModelConfig, reporter: Reporter) -> Ready:
-    """Find the base model of ``config`` and make its renderer.
+def ready(config: Config, labels: Iterable[str], reporter: Reporter) -> Ready:
+    """Find the base model of ``config``, and make what turns examples into its tokens.
+
+    Args:
+        config: the project.
+        labels: every label of the data.
+        reporter: takes the progress.
 
     Raises:
         ModelError: the model cannot be found or used.
         RenderError: its chat template fails the self-test.
+        DataError: the objective needs labels and there are none.
 
     """
     with reporter.task("finding the model") as progress:
-        base = resolve(config, progress=progress)
-    tokenizer = load_tokenizer(base)
-    return Ready(base, tokenizer, Renderer(tokenizer, train_on=config.train_on, thinking=config.thinking))
+        base = resolve(config.model, progress=progress)
+    tokenizer, known = load_tokenizer(base), tuple(labels)
+    return Ready(base, tokenizer, task_of(config).encoder(tokenizer, config.model, known), known)
+
+
+def task_model(config: Config, setup: Ready, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Load the base as the kind of model that the objective of ``config`` trains.
+
+    Args:
+        config: the project.
+        setup: the base and its tokenizer.
+        dtype: precision of the weights.
+        device: where they go.
+
+    Raises:
+        ModelError: the base is not of that kind, is damaged, or does not fit.
+
+    """
+    task = task_of(config)
+    model = load_model(
+        setup.base, dtype=dtype, device=device, kind=task.model, labels=setup.labels, seed=config.seed
+    )
+    if task.headed:
+        # By it a causal model finds the last token of a row, which its head looks at.
+        model.config.get_text_config().pad_token_id = setup.tokenizer.pad_token_id
+    return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +132,18 @@ def conversations(
 ) -> Iterator[Example]:
     """Yield each example as the conversation the model sees; a labelled text becomes question and label."""
     for example in examples:
-        yield conversation(example, labels=list(labels), instruction=config.instruction, system=config.system)
+        yield as_conversation(example, config, labels)
+
+
+def prepared(examples: Iterable[Example], config: Config, labels: Sequence[str]) -> Iterator[Example]:
+    """Yield each example as the objective of ``config`` has it.
+
+    Raises:
+        DataError: the objective cannot learn from an example.
+
+    """
+    make = task_of(config).example
+    return (make(example, config.data, labels) for example in examples)
 
 
 def tokenise(
@@ -102,11 +165,11 @@ def tokenise(
         store = ExampleStore(folder.data / f"{name}.arrow")
         with reporter.task(f"tokenising {name}") as progress:
             counter = _Counter(config.model)
-            examples = conversations(store, config.data, labels)
+            examples = prepared(store, config, labels)
             if name == "train" and config.train.objective.type == "sequence_distillation":
                 store = taught_examples(config, folder, examples, reporter)
                 examples = iter(store)
-            rendered = _rendered(examples, setup.renderer, counter, progress, len(store))
+            rendered = _rendered(examples, setup.encoder, counter, progress, len(store))
             write_tokens(folder.tokens / f"{name}.arrow", rendered)
         counter.check(name)
         splits[name] = counter.result()
@@ -116,10 +179,10 @@ def tokenise(
 
 
 def _rendered(
-    examples: Iterator[Example], renderer: Renderer, counter: _Counter, progress: Progress, total: int
+    examples: Iterator[Example], encoder: Encoder, counter: _Counter, progress: Progress, total: int
 ) -> Iterator[Rendered]:
     while batch := list(islice(examples, _TOGETHER)):
-        for one in renderer.render_many(batch):
+        for one in encoder.render_many(batch):
             kept = counter.add(one)
             if kept is not None:
                 yield kept

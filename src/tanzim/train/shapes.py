@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from tanzim.adapters.config import LoraConfig, MethodConfig
 from tanzim.adapters.fast import KNOWN
+from tanzim.models.load import is_causal
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Shapes:
 def shapes(path: Path, method: MethodConfig) -> Shapes:
     """Read the sizes of the model in the folder ``path``, trained as ``method`` says."""
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    auto: Any = AutoModelForCausalLM
+    auto: Any = AutoModelForCausalLM if is_causal(config) else AutoModel
     with torch.device("meta"):
         model = auto.from_config(config)
     head = model.get_output_embeddings()
