@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
@@ -89,36 +90,46 @@ class OwnMethod(Method):
         save_own(folder, settings, self.tensors(), base_hash=self.base_hash, base_name=self.base_name)
 
 
-def read_changes(model: Any, settings: Json, tensors: Mapping[str, Tensor], where: Path) -> list[Change]:  # noqa: ANN401
-    """Return what the adapter with ``settings`` and ``tensors`` changes in ``model``.
+@dataclass(frozen=True, slots=True)
+class OwnAdapter:
+    """A saved adapter of our own kinds, read.
 
     Args:
-        model: a transformers model, no adapter on it.
-        settings: what ``adapter_config.json`` says.
-        tensors: what ``adapter_model.safetensors`` holds.
-        where: the adapter's folder, for messages.
-
-    Raises:
-        ModelError: it does not fit the model.
+        settings: the method's section; its ``type`` tells the kind.
+        tensors: what was trained, by its name in the model.
+        folder: where it came from, for messages.
 
     """
-    from tanzim.adapters import bitfit, bottleneck, spiel  # they build on this file
 
-    readers: dict[str, Callable[[Any, Json, Mapping[str, Tensor]], list[Change]]] = {
-        "bitfit": bitfit.changes,
-        "bottleneck": bottleneck.changes,
-        "spiel": spiel.changes,
-    }
-    heads = {name: tuple(model.get_parameter(name).shape) for name in head_parameters(model)}
-    try:
-        fitting(heads, {name: value for name, value in tensors.items() if name in heads})
-        rest = {name: value for name, value in tensors.items() if name not in heads}
-        made = readers[settings["type"]](model, settings, rest)
-        return made + [parameter_change(model, name, tensors[name]) for name in heads]
-    except KeyError as error:
-        raise ModelError(f"the adapter's settings lack {error}", where=str(where)) from error
-    except ModelError as error:
-        raise ModelError(error.what, where=str(where), fix=error.fix) from error
+    settings: Json
+    tensors: Mapping[str, Tensor]
+    folder: Path
+
+    @torch.no_grad()
+    def changes(self, model: Any) -> list[Change]:  # noqa: ANN401 - any transformers model
+        """Return what it changes in ``model``, which carries no adapter, without doing it.
+
+        Raises:
+            ModelError: it does not fit the model.
+
+        """
+        from tanzim.adapters import bitfit, bottleneck, spiel  # they build on this file
+
+        readers: dict[str, Callable[[Any, Json, Mapping[str, Tensor]], list[Change]]] = {
+            "bitfit": bitfit.changes,
+            "bottleneck": bottleneck.changes,
+            "spiel": spiel.changes,
+        }
+        heads = {name: tuple(model.get_parameter(name).shape) for name in head_parameters(model)}
+        try:
+            fitting(heads, {name: value for name, value in self.tensors.items() if name in heads})
+            rest = {name: value for name, value in self.tensors.items() if name not in heads}
+            made = readers[self.settings["type"]](model, self.settings, rest)
+        except KeyError as error:
+            raise ModelError(f"the adapter's settings lack {error}", where=str(self.folder)) from error
+        except ModelError as error:
+            raise ModelError(error.what, where=str(self.folder), fix=error.fix) from error
+        return made + [parameter_change(model, name, self.tensors[name]) for name in heads]
 
 
 def freeze(model: nn.Module) -> None:

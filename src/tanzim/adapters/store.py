@@ -21,7 +21,7 @@ from tanzim.core.files import new_folder, write_json
 from tanzim.core.records import Json
 
 if TYPE_CHECKING:
-    from tanzim.adapters.own import Change
+    from tanzim.adapters.own import OwnAdapter
 
 
 def save_adapter(
@@ -115,7 +115,7 @@ def load_adapter(
     if own_type(folder) is not None:
         if isinstance(model, peft.PeftModel):
             raise ModelError("the model carries another adapter already", where=str(folder))
-        for change in own_changes(model, folder, base_hash=base_hash):
+        for change in read_own(folder, base_hash=base_hash).changes(model):
             change.swap()
         return model
     check_base(folder, base_hash)
@@ -137,23 +137,22 @@ def load_adapter(
     return adapted
 
 
-def own_changes(model: PreTrainedModel, folder: Path, *, base_hash: str) -> list[Change]:
-    """Return what the adapter of our own kind in ``folder`` changes in ``model``, without doing it.
+def read_own(folder: Path, *, base_hash: str) -> OwnAdapter:
+    """Read an adapter of our own kinds.
 
     Args:
-        model: the base model, no adapter on it.
         folder: what `save_own` wrote.
-        base_hash: SHA-256 of the weights ``model`` was loaded from.
+        base_hash: SHA-256 of the weights of the model that it is for.
 
     Raises:
-        ModelError: it is damaged or does not fit the model.
+        ModelError: it is damaged.
         WrongBaseError: it was made for other base weights.
 
     """
-    from tanzim.adapters.own import read_changes  # the kinds build on saving
+    from tanzim.adapters.own import OwnAdapter  # it builds on saving
 
     check_base(folder, base_hash)
-    return read_changes(model, read_record(folder)["method"], read_tensors(folder / WEIGHTS), folder)
+    return OwnAdapter(read_record(folder)["method"], read_tensors(folder / WEIGHTS), folder)
 
 
 def _write_record(folder: Path, base_hash: str, base_name: str, method: Json | None = None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tanzim.adapters.folder import own_type
 from tanzim.core.errors import ModelError
 from tanzim.core.records import Progress, no_progress
 from tanzim.infer.answers import score_answers
@@ -62,16 +63,19 @@ class Engine:
         return self._forward.context_length
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Load an adapter (PEFT layout) beside the others.
+        """Load an adapter (PEFT layout, or our own) beside the others.
 
         Raises:
             ModelError: the name is taken, or the folder holds no adapter for this base.
 
         """
-        from tanzim.adapters.store import load_adapter
+        from tanzim.adapters.store import load_adapter, read_own
 
         if name in self.adapters:
             raise ModelError(f"an adapter '{name}' is already loaded", fix="choose another name")
+        if own_type(folder) is not None:
+            self._weights.add_own(name, read_own(folder, base_hash=self._base_hash))
+            return
         self._model = load_adapter(self._model, folder, name=name, base_hash=self._base_hash)
         self._weights.wrap(self._model)
         self._model.eval()

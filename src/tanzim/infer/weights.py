@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tanzim.adapters.linear import effective
+from tanzim.adapters.own import Change, OwnAdapter, standing
 from tanzim.core.errors import ModelError
 
 Place = tuple[nn.Module, str, BaseTunerLayer]
@@ -27,7 +28,7 @@ class Weights:
     For a LoRA adapter in float32, it is taken by a linear layer with the merged weight W + s·B·A
     (Hu et al., arXiv:2106.09685): one product instead of three, at the price of a second copy of
     those weights, kept for the adapter last used. In half precision merging would round, so PEFT's
-    own layers compute.
+    own layers compute. Adapters of our own kinds (`adapters.own`) take their places likewise.
 
     Args:
         model: a transformers model, or one wrapped by PEFT.
@@ -35,7 +36,20 @@ class Weights:
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        self._own: dict[str, OwnAdapter] = {}
+        self._changes: tuple[str, list[Change]] | None = None  # of the one of them last used
         self.wrap(model)
+
+    def add_own(self, name: str, adapter: OwnAdapter) -> None:
+        """Take an adapter of our own kinds beside the others.
+
+        Raises:
+            ModelError: it does not fit the model.
+
+        """
+        with self.using(None):
+            self._changes = name, adapter.changes(self.bare)
+        self._own[name] = adapter
 
     def wrap(self, model: PreTrainedModel | PeftModel) -> None:
         """Take ``model`` from now on: loading an adapter makes a new one of the old."""
@@ -54,7 +68,8 @@ class Weights:
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the adapters that are loaded."""
-        return tuple(self._model.peft_config) if isinstance(self._model, PeftModel) else ()
+        names = tuple(self._model.peft_config) if isinstance(self._model, PeftModel) else ()
+        return names + tuple(self._own)
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -67,6 +82,10 @@ class Weights:
         if adapter is not None and adapter not in self.adapters:
             known = ", ".join(self.adapters) or "none"
             raise ModelError(f"there is no adapter '{adapter}' (loaded: {known})")
+        if adapter in self._own:
+            with self.using(None), standing(self._made(adapter)):
+                yield
+            return
         lent = self._base if adapter is None else self._merge(adapter)
         if adapter is not None and lent is None:
             with _selected([layer for _, _, layer in self._places], adapter):
@@ -80,6 +99,13 @@ class Weights:
             for parent, name, layer in self._places:
                 parent._modules[name] = cast(nn.Module, layer)
 
+    def _made(self, adapter: str) -> list[Change]:
+        """Return what an adapter of our own kinds changes, made for it if another was used last."""
+        if self._changes is None or self._changes[0] != adapter:
+            self._changes = self._merged = None  # frees the other adapter's weights before these are made
+            self._changes = adapter, self._own[adapter].changes(self.bare)
+        return self._changes[1]
+
     @torch.no_grad()
     def _merge(self, adapter: str) -> list[nn.Module] | None:
         """Return the layers that compute as ``adapter``, one per place; None if merging is not exact."""
@@ -90,7 +116,7 @@ class Weights:
             self._apart.add(adapter)
         if adapter in self._apart:
             return None
-        self._merged = None  # frees the other adapter's before these are made
+        self._merged = self._changes = None  # frees the other adapter's before these are made
         layers: list[nn.Module] = []
         sources: list[Tensor] = []
         for _, _, place in self._places:
