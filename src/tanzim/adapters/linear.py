@@ -132,6 +132,8 @@ def wrap(model: PreTrainedModel, settings: peft.PeftConfig, name: str) -> peft.P
     with warnings.catch_warnings():
         # peft 0.21 still asks transformers by the old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        # … and looks AdaLoRA's ranks up under the names of LoRA's; they find their layers all the same.
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
         adapted: peft.PeftModel = peft.get_peft_model(model, settings, adapter_name=name)
     fuse(adapted)
     return adapted

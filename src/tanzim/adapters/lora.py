@@ -16,7 +16,14 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tanzim.adapters.config import LoraConfig, RsLoraConfig
+from tanzim.adapters.config import (
+    DoraConfig,
+    DyLoraConfig,
+    LoraConfig,
+    LoraFaConfig,
+    QloraConfig,
+    RsLoraConfig,
+)
 from tanzim.adapters.heads import task_settings
 from tanzim.adapters.linear import wrap
 from tanzim.adapters.method import Method
@@ -25,10 +32,11 @@ from tanzim.core.seeds import derive
 
 ALL_LINEAR = "all-linear"
 KEY = "train.method.target_modules"
+Family = LoraConfig | RsLoraConfig | DoraConfig | QloraConfig | LoraFaConfig | DyLoraConfig
 
 
-def attach(model: PreTrainedModel, config: LoraConfig | RsLoraConfig, *, seed: int) -> peft.PeftModel:
-    """Add a LoRA adapter named ``default`` to ``model`` and freeze everything else.
+def attach(model: PreTrainedModel, config: Family, *, seed: int) -> peft.PeftModel:
+    """Add an adapter of the LoRA family named ``default`` to ``model`` and freeze everything else.
 
     Args:
         model: the base model; its modules are replaced in place.
@@ -39,25 +47,38 @@ def attach(model: PreTrainedModel, config: LoraConfig | RsLoraConfig, *, seed: i
         ModelError: a named layer does not exist, or cannot be adapted.
 
     """
-    transposed = any(isinstance(module, Conv1D) for module in model.modules())
     settings = peft.LoraConfig(
         **task_settings(model),
         r=config.rank,
-        # Readers of PEFT's format expect a whole number where it is one.
-        lora_alpha=int(config.alpha) if config.alpha.is_integer() else config.alpha,  # type: ignore[arg-type]
+        lora_alpha=whole(config.alpha),  # type: ignore[arg-type]
         lora_dropout=config.dropout,
         use_rslora=config.type == "rslora",
+        use_dora=config.type == "dora",
         target_modules=targets(model, config.target_modules),
-        # GPT-2's Conv1D keeps its matrix the other way round.
-        fan_in_fan_out=transposed,
+        fan_in_fan_out=transposed(model),
     )
+    return wrap_seeded(model, settings, seed)
+
+
+def wrap_seeded(model: PreTrainedModel, settings: peft.PeftConfig, seed: int) -> peft.PeftModel:
+    """Put a new adapter named ``default`` on ``model``, whose random values depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "lora"))
         return wrap(model, settings, "default")
 
 
+def transposed(model: nn.Module) -> bool:
+    """Tell whether the model's matrices stand the other way round (GPT-2's Conv1D)."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def whole(alpha: float) -> float:
+    """Return a whole number as one: readers of PEFT's format expect it."""
+    return int(alpha) if alpha.is_integer() else alpha
+
+
 def attach_method(
-    model: PreTrainedModel, config: LoraConfig | RsLoraConfig, *, seed: int, base_hash: str, base_name: str
+    model: PreTrainedModel, config: Family, *, seed: int, base_hash: str, base_name: str
 ) -> Method:
     """Do `attach`, as a method of training."""
     return Method(attach(model, config, seed=seed), base_hash=base_hash, base_name=base_name)

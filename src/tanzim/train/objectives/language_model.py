@@ -28,6 +28,7 @@ from tanzim.models.kernels.loss import MULTIPLE, trained_token_loss
 from tanzim.train.batches import Batch, Layout, collate, filled
 from tanzim.train.objectives.base import TOLERANCE, evaluating, inner_model
 from tanzim.train.objectives.config import LanguageModelConfig
+from tanzim.train.objectives.virtual import start_of
 from tanzim.train.tokens import Document
 
 CHECK_DOCUMENTS = 3  # in the comparison at the start,
@@ -47,6 +48,9 @@ class Way:
 
 
 WAYS = (Way(False, True), Way(True, True), Way(False, False), Way(True, False))
+# peft's own forward takes one document; learnt keys and values stand in a cache, which packing has not.
+PROMPT_WAYS = (Way(False, True), Way(False, False), Way(True, False))
+PREFIX_WAYS = (Way(False, False), Way(True, False))
 
 
 class LanguageModel:
@@ -71,7 +75,9 @@ class LanguageModel:
         self.autocast = autocast
         self.label_smoothing: float = getattr(config, "label_smoothing", 0.0)
         self.device = next(model.parameters()).device
-        self.way = WAYS[0]
+        self._start = start_of(model)
+        self.ways = WAYS if self._start is None else PREFIX_WAYS if self._start.keys else PROMPT_WAYS
+        self.way = self.ways[0]
         self._scale, self._softcap = _logit_form(self.causal)
 
     @property
@@ -87,8 +93,12 @@ class LanguageModel:
 
     def hidden(self, batch: Batch) -> Tensor:
         """Return the final hidden states [T, D], with the model's constant factor on its logits."""
-        hidden_1TD = self.causal.get_decoder()(**self._inputs(batch)).last_hidden_state
-        hidden_TD: Tensor = hidden_1TD[0, : batch.tokens]
+        if self._start is None:
+            hidden_1TD = self.causal.get_decoder()(**self._inputs(batch)).last_hidden_state
+            hidden_TD: Tensor = hidden_1TD[0, : batch.tokens]
+        else:
+            inputs, rows_T = self._start.inputs(batch, self._inputs)
+            hidden_TD = self.causal.get_decoder()(**inputs).last_hidden_state[0, rows_T]
         return hidden_TD if self._scale == 1.0 else hidden_TD * self._scale
 
     def head(self) -> tuple[Tensor, Tensor | None, float | None]:
@@ -98,7 +108,7 @@ class LanguageModel:
 
     def row_logits(self, batch: Batch) -> Tensor:
         """Return the model's own logits [R, V] of the tokens that have a weight, in at least float32."""
-        rows = batch.weights_T.nonzero()[:, 0]
+        rows = batch.weights_T.nonzero()[:, 0] + (self._start.outputs if self._start else 0)
         keeps = "logits_to_keep" in inspect.signature(self.causal.forward).parameters
         only = {"logits_to_keep": rows} if keeps else {}
         logits_RV: Tensor = self.model(**self._inputs(batch), **only).logits[0]
@@ -165,7 +175,7 @@ class LanguageModel:
                     fix="check the base model, or use model.dtype=float32",
                 )
             tried = []
-            for self.way in WAYS:
+            for self.way in self.ways:
                 groups = [documents] if self.way.packed else [[document] for document in documents]
                 try:
                     ours = sum(float(self.loss_sum(collate(group))) for group in groups)
