@@ -63,8 +63,8 @@ class Repository:
             RunError: the repository cannot be written.
 
         """
-        _check_name(facts.name, "name")
-        _check_name(facts.task, "task")
+        check_name(facts.name, "name")
+        check_name(facts.task, "task")
         base, base_hash, kind = _describe(folder)
         files = _files(folder)
         content = hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
@@ -164,7 +164,7 @@ class Repository:
 
         """
         if task is not None:
-            _check_name(task, "task")
+            check_name(task, "task")
 
         def decide(state: State) -> Json:
             entry = find(state, ref)
@@ -317,8 +317,18 @@ def _files(folder: Path) -> dict[str, str]:
     return found
 
 
-def _check_name(name: str, what: str) -> None:
-    if not name or not name.isprintable() or any(sign in name for sign in "@/\\,") or name != name.strip():
+def check_name(name: str, what: str) -> None:
+    """Refuse a name that would be confused with something else.
+
+    Args:
+        name: of an adapter or a task.
+        what: which of the two, for the message.
+
+    Raises:
+        ModelError: it is empty, or holds ``@``, ``/``, ``,`` or the like.
+
+    """
+    if not name.strip(".") or not name.isprintable() or any(sign in name for sign in "@/\\,") or name != name.strip():
         raise ModelError(
             f"'{name}' cannot be the {what} of an adapter",
             fix="use letters, digits, - _ and ., without @ , /",

@@ -20,6 +20,13 @@ from tanzim.tune.config import SearchConfig
 SEARCHED = ("seed", "data", "model", "train")  # what the value of a trial depends on
 
 
+class AdaptersConfig(Section):
+    """The adapter repository."""
+
+    repository: str = "adapters"
+    """Where adapters are kept: a folder, or a URL such as s3://bucket/prefix."""
+
+
 class Config(Section):
     """A project: a section per stage."""
 
@@ -35,6 +42,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    adapters: AdaptersConfig = AdaptersConfig()
     search: SearchConfig = SearchConfig()
 
     @field_validator("search")

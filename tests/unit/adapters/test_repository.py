@@ -165,7 +165,7 @@ def test_what_is_no_adapter_is_refused_and_leaves_nothing(repository, tmp_path, 
     assert not Path(repository.url).exists()
 
 
-@pytest.mark.parametrize("name", ["", "a@2", "a/b", " a", "a\n", "a,b"])
+@pytest.mark.parametrize("name", ["", "a@2", "a/b", " a", "a\n", "a,b", ".."])
 def test_names_that_would_confuse_are_refused(repository, tmp_path, name):
     with pytest.raises(ModelError, match="cannot be the name"):
         add(repository, tmp_path / "one", name=name)
