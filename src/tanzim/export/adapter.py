@@ -16,7 +16,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tanzim.adapters.folder import check_base
+from tanzim.adapters.folder import check_base, own_type
+from tanzim.adapters.store import load_adapter
 from tanzim.core.files import write_text
 from tanzim.export.config import ExportConfig
 from tanzim.export.verify import Decode, Observe, Parity, compare, observer
@@ -69,14 +70,18 @@ def plain_model(folder: Path) -> PreTrainedModel:
     return cast(PreTrainedModel, model.eval())
 
 
-def plain_adapter(base: Base, folder: Path) -> PeftModel:
+def plain_adapter(base: Base, folder: Path) -> PreTrainedModel | PeftModel:
     """Load an adapter as anyone would: plain peft around plain transformers.
+
+    One of our own kinds, which peft does not know, is put on plain transformers by us.
 
     Raises:
         WrongBaseError: the adapter was made for other base weights.
 
     """
     check_base(folder, base.hash)
+    if own_type(folder) is not None:
+        return load_adapter(plain_model(base.path), folder, name="plain", base_hash=base.hash)
     with quiet(), warnings.catch_warnings():
         # peft 0.21 still asks transformers by the old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
@@ -100,7 +105,7 @@ def verify_adapter(
     """Prove that plain peft on the same base does with the folder what was trained.
 
     Args:
-        folder: the adapter, PEFT layout.
+        folder: the adapter, PEFT layout or our own (see `plain_adapter`).
         base: the base it was trained on.
         reference: what was trained (`observer` of the model in float32).
         prompts: token ids of the prompts to compare on.

@@ -10,6 +10,25 @@ import yaml
 from tanzim.core.records import Json
 from tanzim.core.run import RunManifest
 
+NAMES = {
+    "lora": "LoRA",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "qlora": "QLoRA",
+    "adalora": "AdaLoRA",
+    "lora_fa": "LoRA-FA",
+    "dylora": "DyLoRA",
+    "vera": "VeRA",
+    "ia3": "(IA)³",
+    "prefix": "prefix tuning",
+    "prompt": "prompt tuning",
+    "p_tuning": "p-tuning",
+    "bitfit": "BitFit",
+    "spiel": "SpIEL",
+    "hft": "half fine-tuning",
+    "full": "full fine-tuning",
+}
+
 
 def model_card(
     manifest: RunManifest,
@@ -23,16 +42,18 @@ def model_card(
 
     Args:
         manifest: what the run was.
-        library: peft or transformers.
+        library: peft, transformers for a whole model, tanzim for adapter kinds of our own.
         settings: what was set for the training: adapter, learning rate, epochs…
         table: header and rows of the evaluation (`table_rows`); empty if there was none.
         notes: further limitations to name.
 
     """
+    method = str(settings.get("method", {}).get("type", "full" if library == "transformers" else "lora"))
+    header = yaml.safe_dump(_header(manifest, library, method), sort_keys=False, allow_unicode=True)
     parts = [
-        f"---\n{yaml.safe_dump(_header(manifest, library), sort_keys=False, allow_unicode=True)}---\n",
+        f"---\n{header}---\n",
         f"# {manifest.name}\n",
-        _what(manifest, library),
+        _what(manifest, library, NAMES.get(method, method)),
         "## Use\n\n" + _use(manifest, library),
         "## Training\n\n" + _bullets(_training(manifest, settings)),
         "## Data\n\n" + _bullets(_data(manifest)),
@@ -42,7 +63,7 @@ def model_card(
     return "\n".join(parts)
 
 
-def _header(manifest: RunManifest, library: str) -> Json:
+def _header(manifest: RunManifest, library: str, method: str) -> Json:
     base = manifest.base
     header: Json = {
         "base_model": base.get("name"),
@@ -51,7 +72,7 @@ def _header(manifest: RunManifest, library: str) -> Json:
     }
     if base.get("license"):
         header["license"] = base["license"]
-    header["tags"] = ["tanzim", "lora" if library == "peft" else "full-fine-tuning"]
+    header["tags"] = ["tanzim", "full-fine-tuning" if method == "full" else method]
     header["tanzim"] = {
         "run": manifest.name,
         "seed": manifest.seed,
@@ -61,8 +82,8 @@ def _header(manifest: RunManifest, library: str) -> Json:
     return header
 
 
-def _what(manifest: RunManifest, library: str) -> str:
-    kind = "A LoRA adapter for" if library == "peft" else "A full fine-tuning of"
+def _what(manifest: RunManifest, library: str, method: str) -> str:
+    kind = f"A model ({method}) made from" if library == "transformers" else f"An adapter ({method}) for"
     return (
         f"{kind} `{manifest.base.get('name')}` (weights {str(manifest.base.get('hash'))[:12]}…), "
         "made and checked with Tanzim. Every number on this page comes from the run itself.\n"
@@ -70,7 +91,11 @@ def _what(manifest: RunManifest, library: str) -> str:
 
 
 def _use(manifest: RunManifest, library: str) -> str:
-    """Show how plain peft or transformers opens the folder."""
+    """Show how plain peft or transformers opens the folder, or that Tanzim does."""
+    if library == "tanzim":
+        return (
+            "```sh\ntanzim chat path/of/this/folder\n```\n\nOther tools do not know this kind of adapter.\n"
+        )
     if library == "peft":
         lines = [
             "from peft import PeftModel",

@@ -18,8 +18,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tanzim.adapters.folder import RECORD, WEIGHTS
-from tanzim.adapters.store import load_adapter
+from tanzim.adapters.folder import RECORD, WEIGHTS, own_type
+from tanzim.adapters.store import load_adapter, read_own
 from tanzim.core.errors import DriftError, ModelError
 from tanzim.core.files import new_folder, sha256, write_json
 from tanzim.core.records import Json
@@ -119,7 +119,15 @@ def _recorded(
 
 def _write(base: Base, adapter: Path, folder: Path, dtype: torch.dtype) -> dict[str, bool]:
     """Merge in float32 and write in ``dtype``; return the adapted weights: is each moved at all?"""
-    adapted = plain_adapter(base, adapter)
+    merged, targets = (_own if own_type(adapter) else _peft)(base, adapter)
+    with quiet():
+        merged.to(dtype).save_pretrained(str(folder))
+    return targets
+
+
+def _peft(base: Base, adapter: Path) -> tuple[Any, dict[str, bool]]:
+    """Merge by peft; return the model and its adapted weights."""
+    adapted: Any = plain_adapter(base, adapter)
     model: Any = adapted.get_base_model()
     _untie(model)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
@@ -130,10 +138,31 @@ def _write(base: Base, adapter: Path, folder: Path, dtype: torch.dtype) -> dict[
             where=str(adapter),
             fix="train it first",
         )
-    merged = cast(Any, adapted).merge_and_unload(safe_merge=True)
-    with quiet():
-        merged.to(dtype).save_pretrained(str(folder))
-    return targets
+    return adapted.merge_and_unload(safe_merge=True), targets
+
+
+def _own(base: Base, adapter: Path) -> tuple[Any, dict[str, bool]]:
+    """Give the weights the values that an adapter of our own kinds has for them."""
+    model: Any = plain_model(base.path)
+    paths = {id(module): name for name, module in model.named_modules()}
+    targets = {}
+    for change in read_own(adapter, base_hash=base.hash).changes(model):
+        name = f"{paths[id(change.owner)]}.{change.name}".removeprefix(".")
+        if isinstance(change.value, nn.Module):
+            raise ModelError(
+                f"a {own_type(adapter)} adapter cannot be merged: it is no change of weights",
+                where=str(adapter),
+                fix="export the adapter itself, without --merge",
+            )
+        before = change.swap().value
+        targets[name] = not torch.equal(cast(Tensor, before), change.value)
+    if not any(targets.values()):
+        raise ModelError(
+            f"the adapter changes nothing: all its {len(targets)} weights are the base's",
+            where=str(adapter),
+            fix="train it first",
+        )
+    return model, targets
 
 
 def _delta(layer: Any) -> Tensor:  # noqa: ANN401 - untyped package

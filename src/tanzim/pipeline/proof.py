@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from tanzim.adapters.config import form
+from tanzim.adapters.folder import OWN_TYPES
 from tanzim.core.files import write_text
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder, RunManifest
@@ -98,7 +99,7 @@ def proof_prompts(config: Config, folder: RunFolder, setup: Ready) -> list[list[
 def card(
     config: Config, manifest: RunManifest, table: Sequence[Sequence[str]] = (), *, library: str | None = None
 ) -> str:
-    """Return the model card of a run; ``library`` is peft for an adapter, transformers for a whole model."""
+    """Return the model card of a run; ``library`` opens it: by its method, if nothing else is said."""
     train = config.train
     settings = {
         "method": train.method.model_dump(),
@@ -107,7 +108,8 @@ def card(
         "tokens_per_step": train.tokens_per_step,
         "train_on": config.model.train_on,
     }
-    library = library or ("peft" if form(train.method) == "adapter" else "transformers")
+    kind = "tanzim" if train.method.type in OWN_TYPES else "peft"
+    library = library or (kind if form(train.method) == "adapter" else "transformers")
     return model_card(manifest, library=library, settings=settings, table=table)
 
 
