@@ -12,6 +12,7 @@ from tanzim.train.objectives.classification import Classification, TokenClassifi
 from tanzim.train.objectives.config import ObjectiveConfig
 from tanzim.train.objectives.distillation import Distillation, Teacher
 from tanzim.train.objectives.language_model import LanguageModel
+from tanzim.train.objectives.seq2seq import Seq2Seq
 
 Make = Callable[..., Objective]
 
@@ -19,6 +20,7 @@ OBJECTIVES: dict[str, Make] = {
     "language_model": LanguageModel,
     "classification": Classification,
     "token_classification": TokenClassification,
+    "seq2seq": Seq2Seq,
     "distillation": Distillation,
     "sequence_distillation": LanguageModel,  # its documents hold the teacher's answers
 }

@@ -29,6 +29,12 @@ class TokenClassificationConfig(Section):
     type: Literal["token_classification"] = "token_classification"
 
 
+class Seq2SeqConfig(Section):
+    """The target of an encoder-decoder model, from its source (Raffel et al. 2020, arXiv:1910.10683)."""
+
+    type: Literal["seq2seq"] = "seq2seq"
+
+
 class DistillationConfig(Section):
     """The next token, with a teacher's distribution beside it (Hinton et al. 2015, arXiv:1503.02531)."""
 
@@ -72,6 +78,7 @@ ObjectiveConfig = Annotated[
     Annotated[LanguageModelConfig, Tag("language_model")]
     | Annotated[ClassificationConfig, Tag("classification")]
     | Annotated[TokenClassificationConfig, Tag("token_classification")]
+    | Annotated[Seq2SeqConfig, Tag("seq2seq")]
     | Annotated[DistillationConfig, Tag("distillation")]
     | Annotated[SequenceDistillationConfig, Tag("sequence_distillation")],
     Discriminator(_type),
