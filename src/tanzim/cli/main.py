@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tanzim.cli.adapters import app as adapters_app
 from tanzim.cli.search import search_command
 from tanzim.core.errors import TanzimError
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(adapters_app, name="adapters")
 
 # typer reads these annotations at run time.
 Settings = Annotated[
