@@ -134,7 +134,7 @@ def test_greedy_generation_with_left_padding_equals_eager(name):
         ({"attention_mask": torch.ones(1, 1, 9, 9, dtype=torch.bool)}, "mask of its own"),
         ({"cu_seq_lens_k": torch.tensor([0, 5, 9], dtype=torch.int32)}, "differ"),
         ({"s_aux": torch.zeros(4)}, "s_aux"),
-        ({"is_causal": False}, "looks ahead"),
+        ({"is_causal": False, "sliding_window": 4}, "looks ahead"),
         ({"attention_mask": attention.LazyMask({"local_size": 3})}, "local attention of 3"),
         ({"rows": 2}, "2 × 9 queries"),
     ],

@@ -72,7 +72,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,  # noqa: ANN401 - transformers' interface
 ) -> tuple[Tensor, None]:
-    """Attend causally within each document (transformers' ``AttentionInterface``).
+    """Attend within each document (transformers' ``AttentionInterface``), causally if the model does.
 
     Args:
         module: the model's attention module.
@@ -102,7 +102,8 @@ def attention(
     softcap = kwargs.get("softcap")
     if borders is not None:
         _check_packed(module, query_BHTC, key_BKSC, attention_mask, kwargs)
-        return _packed(query_BHTC, key_BKSC, value_BKSC, dropout, scaling, kwargs), None
+        causal = getattr(module, "is_causal", True)
+        return _packed(query_BHTC, key_BKSC, value_BKSC, causal, dropout, scaling, kwargs), None
     mask = attention_mask.dense() if isinstance(attention_mask, LazyMask) else attention_mask
     if softcap is not None:
         mixed_BHTC = _capped(query_BHTC, key_BKSC, value_BKSC, mask, scaling, softcap, dropout)
@@ -132,9 +133,10 @@ def _check_packed(
         raise ModelError(
             "a packed row came with an attention mask of its own", where=name, fix="leave it out"
         )
-    if not getattr(module, "is_causal", True):
-        raise ModelError("packing needs causal attention, and this layer looks ahead", where=name)
     window = attention_mask.window if attention_mask is not None else None
+    bounded = window is not None or kwargs.get("sliding_window") is not None
+    if not getattr(module, "is_causal", True) and (bounded or kwargs.get("softcap") is not None):
+        raise ModelError("packing needs causal attention here, and this layer looks ahead", where=name)
     if window is not None and kwargs.get("sliding_window") is None and kwargs["max_length_q"] > window:
         raise ModelError(
             f"documents of {kwargs['max_length_q']} tokens exceed this layer's local attention of {window}",
@@ -147,6 +149,7 @@ def _packed(
     query_1HTC: Tensor,
     key_1KTC: Tensor,
     value_1KTC: Tensor,
+    causal: bool,
     dropout: float,
     scaling: float | None,
     kwargs: dict[str, Any],
@@ -155,7 +158,9 @@ def _packed(
     borders, window, softcap = kwargs["cu_seq_lens_q"], kwargs.get("sliding_window"), kwargs.get("softcap")
     flash = query_1HTC.dtype in VARLEN_DTYPES and value_1KTC.shape[-1] <= VARLEN_HEAD_SIZE
     if query_1HTC.is_cuda and flash and softcap is None and dropout == 0:
-        return _varlen(query_1HTC, key_1KTC, value_1KTC, borders, kwargs["max_length_q"], window, scaling)
+        return _varlen(
+            query_1HTC, key_1KTC, value_1KTC, borders, kwargs["max_length_q"], causal, window, scaling
+        )
     starts: list[int] = borders.tolist()
     mixed = []
     for start, end in pairwise(starts):
@@ -172,7 +177,7 @@ def _packed(
                 value,
                 attn_mask=mask,
                 dropout_p=dropout,
-                is_causal=mask is None,
+                is_causal=causal and mask is None,
                 scale=scaling,
                 enable_gqa=query.shape[1] != key.shape[1],
             )
@@ -186,6 +191,7 @@ def _varlen(
     value_1KTC: Tensor,
     borders: Tensor,
     longest: int,
+    causal: bool,
     window: int | None,
     scaling: float | None,
 ) -> Tensor:
@@ -202,7 +208,7 @@ def _varlen(
         int(longest),
         scale=scaling,
         # transformers counts the token itself, the kernel only those before it.
-        window_size=(-1 if window is None else window - 1, 0),
+        window_size=(-1 if window is None else window - 1, 0 if causal else -1),
         enable_gqa=query_1HTC.shape[1] != key_1KTC.shape[1],
     )
     assert isinstance(mixed_THC, Tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -17,13 +18,59 @@ class LanguageModelConfig(Section):
     """Share of each target spread over the vocabulary while training, such as 0.1; evaluation has none."""
 
 
-class ClassificationConfig(Section):
+class CrossEntropyConfig(Section):
+    """−log p of the right label; the usual choice."""
+
+    type: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target spread over all labels, such as 0.1, where labels are noisy."""
+
+
+class FocalConfig(Section):
+    """−(1 − p)^gamma·log p: easy examples count less (Lin et al. 2017, arXiv:1708.02002)."""
+
+    type: Literal["focal"] = "focal"
+    gamma: float = Field(2.0, ge=0, lt=math.inf)
+    """How much less; 0 is the cross-entropy."""
+
+
+class CostConfig(Section):
+    """The expected cost of the guess, where mistakes are not equally bad (Elkan 2001)."""
+
+    type: Literal["cost"] = "cost"
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0, lt=math.inf)]]] = Field(min_length=1)
+    """{right label: {said label: cost}}; what is not named costs 1, and nothing where it is right."""
+
+
+def _loss_type(value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+    """Take ``cross_entropy`` where no type is given."""
+    return value.get("type", "cross_entropy") if isinstance(value, dict) else getattr(value, "type", None)
+
+
+LossConfig = Annotated[
+    Annotated[CrossEntropyConfig, Tag("cross_entropy")]
+    | Annotated[FocalConfig, Tag("focal")]
+    | Annotated[CostConfig, Tag("cost")],
+    Discriminator(_loss_type),
+]
+
+
+class _Labels(Section):
+    """What objectives of labels share."""
+
+    loss: LossConfig = CrossEntropyConfig()
+    """How a wrong label is counted."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0, lt=math.inf)]] | None = None
+    """balanced: classes count by their inverse frequency; or a weight by label (1 where none is named)."""
+
+
+class ClassificationConfig(_Labels):
     """One label for a whole text, by a new head on the base."""
 
     type: Literal["classification"] = "classification"
 
 
-class TokenClassificationConfig(Section):
+class TokenClassificationConfig(_Labels):
     """One label for each word of a text, by a new head on the base."""
 
     type: Literal["token_classification"] = "token_classification"
