@@ -46,7 +46,14 @@ from tanzim.train.training import Training
 
 # What may change between a run and its continuation: nothing here changes what is learnt (other passes
 # sum the same gradients in another order).
-FREE_KEYS = {"trackers", "keep_checkpoints", "save_steps", "tokens_per_pass", "gradient_checkpointing", "watch_steps"}
+FREE_KEYS = {
+    "trackers",
+    "keep_checkpoints",
+    "save_steps",
+    "tokens_per_pass",
+    "gradient_checkpointing",
+    "watch_steps",
+}
 
 
 # Weights worse than the base by more than noise and dropout explain are no result.

@@ -55,9 +55,7 @@ class Mezo:
         step = run.state.step
         parameters = {name: p for name, p in run.method.parameters.items() if p.requires_grad}
         seed = derive(run.sampler.seed, "mezo", step)
-        above, below = (
-            self._loss(documents, parameters, seed, self.epsilon * side) for side in (1.0, -1.0)
-        )
+        above, below = (self._loss(documents, parameters, seed, self.epsilon * side) for side in (1.0, -1.0))
         slope = (above - below) / (2 * self.epsilon)
         if not math.isfinite(slope):
             raise not_finite("loss", slope, step + 1, documents)
@@ -92,9 +90,7 @@ def direction(seed: int, name: str, parameter: Tensor) -> Tensor:
 
     """
     generator = torch.Generator(parameter.device).manual_seed(derive(seed, name))
-    return torch.randn(
-        parameter.shape, generator=generator, dtype=parameter.dtype, device=parameter.device
-    )
+    return torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype, device=parameter.device)
 
 
 @contextmanager

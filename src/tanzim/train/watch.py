@@ -173,8 +173,8 @@ class Watch:
         return [
             Finding(
                 "over-fitting",
-                f"over-fitting since step {best_step}: the validation loss rose from {best:.3f} to {loss:.3f} "
-                f"while the training loss fell to {training:.3f}. The weights of step {best_step} are kept; "
-                "train.patience would stop here",
+                f"over-fitting since step {best_step}: the validation loss rose from {best:.3f} to "
+                f"{loss:.3f} while the training loss fell to {training:.3f}. The weights of step "
+                f"{best_step} are kept; train.patience would stop here",
             )
         ]

@@ -21,7 +21,7 @@ MULTIPLE = 16  # rows of a product are filled up to a multiple of this, so that 
 RowsLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def trained_token_loss(
+def trained_token_loss(  # noqa: PLR0913 - one optional number for each thing a head may do
     hidden_TD: Tensor,
     weight_VD: Tensor,
     targets_T: Tensor,
