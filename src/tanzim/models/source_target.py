@@ -46,6 +46,15 @@ class SourceTarget:
         """What a manifest must say for others to render alike."""
         return {"source": "tokenizer", "stop": [self._tokenizer.eos_token], "stop_ids": list(self.stop_ids)}
 
+    def render(self, example: Example) -> Rendered:
+        """Turn one example into tokens.
+
+        Raises:
+            RenderError: as `render_many` does.
+
+        """
+        return self.render_many([example])[0]
+
     def render_many(self, examples: Iterable[Example]) -> list[Rendered]:
         """Turn examples into tokens, tokenised together.
 
