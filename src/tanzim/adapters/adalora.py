@@ -39,15 +39,15 @@ class AdaLora(Method):
 
     """
 
-    def __init__(
-        self, model: peft.PeftModel, config: AdaLoraConfig, *, base_hash: str, base_name: str
-    ) -> None:
+    def __init__(self, model: Any, config: AdaLoraConfig, *, base_hash: str, base_name: str) -> None:  # noqa: ANN401
         super().__init__(model, base_hash=base_hash, base_name=base_name)
         self._config = config
         self._tuner: Any = model.base_model
         self._settings: Any = model.peft_config["default"]
-        self._named = dict(self._tuner.model.named_parameters())
-        self._trained = [name for name, value in self._named.items() if "lora_" in name and value.requires_grad]
+        self._named: dict[str, Tensor] = dict(self._tuner.model.named_parameters())
+        self._trained = [
+            name for name, value in self._named.items() if "lora_" in name and value.requires_grad
+        ]
         self._values = [name for name in self._trained if "lora_E" in name]
 
     def before_step(self, step: int, total: int) -> None:

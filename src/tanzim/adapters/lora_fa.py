@@ -58,4 +58,5 @@ def _projection(layer: Any) -> Tensor:  # noqa: ANN401 - untyped package
     a_RI = layer.lora_A["default"].weight
     gram_RR = a_RI @ a_RI.T + DAMPING * torch.eye(a_RI.shape[0], dtype=a_RI.dtype, device=a_RI.device)
     inverse_RR: Tensor = torch.linalg.pinv(gram_RR)
-    return inverse_RR / layer.scaling["default"] ** 2
+    scale: float = layer.scaling["default"]
+    return inverse_RR / scale**2

@@ -32,9 +32,7 @@ class Qlora(Method):
     def save(self, folder: Path) -> None:
         """Write the adapter, and the form of the base it was trained on."""
         model: Any = self.model
-        save_adapter(
-            model, folder, base_hash=self.base_hash, base_name=self.base_name, method=self._settings
-        )
+        save_adapter(model, folder, base_hash=self.base_hash, base_name=self.base_name, method=self._settings)
 
 
 def attach(

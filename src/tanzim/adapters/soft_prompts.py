@@ -28,9 +28,7 @@ from tanzim.core.errors import ModelError
 Config = PrefixConfig | PromptConfig | PTuningConfig
 
 
-def attach(
-    model: PreTrainedModel, config: Config, *, seed: int, base_hash: str, base_name: str
-) -> Method:
+def attach(model: PreTrainedModel, config: Config, *, seed: int, base_hash: str, base_name: str) -> Method:
     """Put learnt vectors before the texts that ``model`` reads.
 
     Args:
@@ -54,7 +52,7 @@ def attach(
         )
     elif isinstance(config, PromptConfig):
         ids = _drawn(model, config.tokens, seed) if config.text is None else _words(model, config)
-        start = model.get_input_embeddings().weight[ids]  # type: ignore[no-untyped-call]
+        start = _weight(model)[ids]
         settings = peft.PromptTuningConfig(
             task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=config.tokens
         )
@@ -111,6 +109,11 @@ def _drawn(model: PreTrainedModel, count: int, seed: int) -> Tensor:
     return torch.randint(0, size, (count,), generator=generator).to(model.device)
 
 
+def _weight(model: Any) -> Tensor:  # noqa: ANN401 - any transformers model
+    weight: Tensor = model.get_input_embeddings().weight
+    return weight
+
+
 def _words(model: PreTrainedModel, config: PromptConfig) -> Tensor:
     """Return the tokens of the words to start from, repeated or cut to the number of vectors."""
     try:
@@ -132,9 +135,10 @@ def _words(model: PreTrainedModel, config: PromptConfig) -> Tensor:
 
 @torch.no_grad()
 def _real_prefix(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Return keys and values of real tokens in peft's layout: [tokens, layers · 2 · key heads · head size]."""
+    """Return keys and values of real tokens in peft's layout, [tokens, layers · 2 · heads · head size]."""
     training = model.training
-    cache = model.eval()(input_ids=ids[None], use_cache=True).past_key_values
+    model.train(False)
+    cache = model(input_ids=ids[None], use_cache=True).past_key_values
     model.train(training)
     parts = [part[0] for layer in cache.layers for part in (layer.keys, layer.values)]
     shapes = {tuple(part.shape) for part in parts}

@@ -38,36 +38,39 @@ def score_answers(
         raise ConfigError("a prompt or a candidate answer is empty", fix="give each at least one token")
     scores: list[list[AnswerScore]] = [[] for _ in items]
     order = sorted(range(len(items)), key=lambda index: -len(items[index][0]))
-    size = 1 if forward.single_row else max_batch
+    learnt = weights.start(adapter)
+    # Where a window counts columns, no padding may stand between what was learnt and the text.
+    single = forward.single_row or (forward.contiguous and learnt is not None)
+    size = 1 if single else max_batch
     with weights.using(adapter):
-        prefix = _prefix(forward, [prompt for prompt, _ in items])
+        prefix, known = _prefix(forward, [prompt for prompt, _ in items], learnt)
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            found = _score_batch(forward, [items[index] for index in batch], prefix, size)
+            found = _score_batch(forward, [items[index] for index in batch], prefix, known, size)
             for index, score in zip(batch, found, strict=True):
                 scores[index] = score
             progress(start + len(batch), len(order), "items")
     return scores
 
 
-def _prefix(forward: Forward, prompts: list[list[int]]) -> KVCache | None:
-    """Compute the beginning that all prompts share."""
+def _prefix(forward: Forward, prompts: list[list[int]], learnt: KVCache | None) -> tuple[KVCache | None, int]:
+    """Compute the beginning that all prompts share, after what the adapter learnt; and its tokens."""
     length = common_prefix(prompts) if len(prompts) > 1 and not forward.contiguous else 0
     if length == 0:
-        return None
+        return learnt, 0
     ids_1T = torch.tensor([prompts[0][:length]], device=forward.device)
-    cache = KVCache()
-    forward(ids_1T, torch.arange(length, device=forward.device)[None], None, cache)
-    return cache
+    cache = learnt.repeat(1) if learnt is not None else KVCache()
+    forward(ids_1T, torch.arange(length, device=forward.device)[None] + cache.get_seq_length(), None, cache)
+    return cache, length
 
 
 def _score_batch(
-    forward: Forward, items: list[Item], prefix: KVCache | None, size: int
+    forward: Forward, items: list[Item], prefix: KVCache | None, known: int, size: int
 ) -> list[list[AnswerScore]]:
-    """Score the candidates of a few prompts."""
+    """Score the candidates of a few prompts, the first ``known`` tokens of which are in ``prefix``."""
     shared = 0 if prefix is None else prefix.get_seq_length()
     cache = forward.new_cache() if prefix is None else prefix.repeat(len(items))
-    ids_BT, new_BT = left_padded([prompt[shared:] for prompt, _ in items], forward.device)
+    ids_BT, new_BT = left_padded([prompt[known:] for prompt, _ in items], forward.device)
     positions_BT = (new_BT.cumsum(1) - 1).clamp_min(0) + shared
     mask_BL = torch.cat([new_BT.new_ones(len(items), shared), new_BT], dim=1)
     first_BV = forward(ids_BT, positions_BT, mask_BL, cache)[:, -1].float().log_softmax(-1)

@@ -78,7 +78,7 @@ class KVCache(Cache):
         super().__init__(layer_class_to_replicate=GrowingLayer)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> KVCache:
-        return _cache((function(keys), function(values)) for keys, values in self._held())
+        return cache_of((function(keys), function(values)) for keys, values in self._held())
 
     def _held(self) -> list[tuple[Tensor, Tensor]]:
         return [cast(GrowingLayer, layer).held() for layer in self.layers]
@@ -94,10 +94,10 @@ class KVCache(Cache):
     def join(self, other: KVCache) -> KVCache:
         """Return the rows of both, the shorter ones padded on the left."""
         pairs = zip(self._held(), other._held(), strict=True)
-        return _cache((_stack(mine[0], new[0]), _stack(mine[1], new[1])) for mine, new in pairs)
+        return cache_of((_stack(mine[0], new[0]), _stack(mine[1], new[1])) for mine, new in pairs)
 
 
-def _cache(layers: Iterable[tuple[Tensor, Tensor]]) -> KVCache:
+def cache_of(layers: Iterable[tuple[Tensor, Tensor]]) -> KVCache:
     """Make a cache of these keys and values."""
     result = KVCache()
     for keys_BKLC, values_BKLC in layers:

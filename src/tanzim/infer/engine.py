@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tanzim.adapters.folder import own_type
@@ -46,7 +47,6 @@ class Engine:
     ) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(stop_ids)
-        self._model = model
         self._base_hash = base_hash
         self._weights = Weights(model)
         self._forward = Forward(self._weights.bare)
@@ -69,27 +69,30 @@ class Engine:
             ModelError: the name is taken, or the folder holds no adapter for this base.
 
         """
-        from tanzim.adapters.store import load_adapter, read_own
+        from tanzim.adapters.lifted import lift_adapter
+        from tanzim.adapters.store import read_own
 
         if name in self.adapters:
             raise ModelError(f"an adapter '{name}' is already loaded", fix="choose another name")
         if own_type(folder) is not None:
             self._weights.add_own(name, read_own(folder, base_hash=self._base_hash))
             return
-        self._model = load_adapter(self._model, folder, name=name, base_hash=self._base_hash)
-        self._weights.wrap(self._model)
-        self._model.eval()
+        with self._weights.using(None):
+            lifted = lift_adapter(self._weights.bare, folder, base_hash=self._base_hash)
+        self._weights.add_own(name, lifted)
 
     @contextmanager
-    def lend(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+    def lend(self, adapter: str | None) -> Iterator[nn.Module]:
         """Lend the model itself, computing with ``adapter`` (None: as the base), for losses and logits.
+
+        Under prefix, prompt and p-tuning it is the PEFT model around it.
 
         Raises:
             ModelError: no such adapter is loaded.
 
         """
         with self._weights.using(adapter):
-            yield self._weights.bare
+            yield self._weights.module(adapter)
 
     def scheduler(self, max_batch: int, *, join_at: int = 1) -> Scheduler:
         """Return a scheduler to feed with `sequence` and step by hand, as the server does."""
@@ -106,10 +109,15 @@ class Engine:
             known = ", ".join(self.adapters) or "none"
             raise ModelError(f"there is no adapter '{request.adapter}' (loaded: {known})")
         limit, length = request.max_new_tokens, len(request.prompt_ids)
+        start = self._weights.start(request.adapter)
+        learnt = 0 if start is None else start.get_seq_length()
+        length += learnt
         if self.context_length is not None:
             if length >= self.context_length:
+                added = f" and the adapter adds {learnt}" if learnt else ""
                 raise ModelError(
-                    f"the prompt has {length} tokens; the model's context holds {self.context_length}",
+                    f"the prompt has {length - learnt} tokens{added}; the model's context holds "
+                    f"{self.context_length}",
                     fix="shorten the prompt",
                 )
             limit = min(limit, self.context_length - length)

@@ -108,7 +108,9 @@ class Scheduler:
             head = self._waiting[0].request
             longest = max(longest, len(head.prompt_ids))
             too_many = group and longest * (len(group) + 1) > PREFILL_TOKENS
-            if head.adapter != adapter or too_many:
+            # Padding would stand between the learnt start of a row and its text.
+            alone = group and self._forward.contiguous and self._weights.start(adapter) is not None
+            if head.adapter != adapter or too_many or alone:
                 break
             group.append(self._waiting.popleft())
         return group
@@ -117,9 +119,13 @@ class Scheduler:
         """Compute the prompts of ``group`` and let it join the batch; returns logits [B, V]."""
         prompts = [sequence.request.prompt_ids for sequence in group]
         prefix = self._shared_prefix(group)
-        start = len(prefix.ids) if prefix else 0
-        cache = prefix.cache.repeat(len(group)) if prefix else self._forward.new_cache()
-        ids_BT, new_BT = left_padded([prompt[start:] for prompt in prompts], self._forward.device)
+        known = len(prefix.ids) if prefix else 0
+        held = prefix.cache if prefix else self._weights.start(group[0].request.adapter)
+        start = (
+            held.get_seq_length() if held is not None else 0
+        )  # columns: what was learnt, and the shared prefix
+        cache = held.repeat(len(group)) if held is not None else self._forward.new_cache()
+        ids_BT, new_BT = left_padded([prompt[known:] for prompt in prompts], self._forward.device)
         positions_BT = (new_BT.cumsum(1) - 1).clamp_min(0) + start
         mask_BL = torch.cat([new_BT.new_ones(len(group), start), new_BT], dim=1)
         logits_BV = self._forward(ids_BT, positions_BT, _or_none(mask_BL), cache)[:, -1]
@@ -145,8 +151,11 @@ class Scheduler:
             if len(rows) > 1 and length >= SHORTEST_PREFIX:
                 ids = prompts[0][:length]
                 ids_1T = torch.tensor([ids], device=self._forward.device)
-                cache = KVCache()
-                positions_1T = torch.arange(length, device=self._forward.device)[None]
+                learnt = self._weights.start(adapter)
+                cache = learnt.repeat(1) if learnt is not None else KVCache()
+                positions_1T = (
+                    torch.arange(length, device=self._forward.device)[None] + cache.get_seq_length()
+                )
                 self._forward(ids_1T, positions_1T, None, cache)
                 self._prefix = _Prefix(adapter, ids, cache)
                 return self._prefix

@@ -14,9 +14,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tanzim.adapters.lifted import LiftedAdapter
 from tanzim.adapters.linear import effective
 from tanzim.adapters.own import Change, OwnAdapter, standing
 from tanzim.core.errors import ModelError
+from tanzim.infer.cache import KVCache
+from tanzim.infer.start import start_cache
 
 Place = tuple[nn.Module, str, BaseTunerLayer]
 
@@ -28,7 +31,9 @@ class Weights:
     For a LoRA adapter in float32, it is taken by a linear layer with the merged weight W + s·B·A
     (Hu et al., arXiv:2106.09685): one product instead of three, at the price of a second copy of
     those weights, kept for the adapter last used. In half precision merging would round, so PEFT's
-    own layers compute. Adapters of our own kinds (`adapters.own`) take their places likewise.
+    own layers compute. Adapters of our own kinds (`adapters.own`) and those of peft's other kinds
+    (`adapters.lifted`) take their places likewise. Learnt vectors before the text (prefix, prompt and
+    p-tuning) change no weight: each sequence begins with their keys and values, computed once.
 
     Args:
         model: a transformers model, or one wrapped by PEFT.
@@ -36,12 +41,17 @@ class Weights:
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
-        self._own: dict[str, OwnAdapter] = {}
+        self._own: dict[str, OwnAdapter | LiftedAdapter] = {}
+        self._starts: dict[str, KVCache] = {}
         self._changes: tuple[str, list[Change]] | None = None  # of the one of them last used
-        self.wrap(model)
+        self._model = model
+        self._places = _places(self.bare)
+        self._base = [layer.get_base_layer() for _, _, layer in self._places]
+        self._merged: _Merged | None = None
+        self._apart: set[str] = set()  # adapters that are not merged
 
-    def add_own(self, name: str, adapter: OwnAdapter) -> None:
-        """Take an adapter of our own kinds beside the others.
+    def add_own(self, name: str, adapter: OwnAdapter | LiftedAdapter) -> None:
+        """Take an adapter that stands apart from the model beside the others.
 
         Raises:
             ModelError: it does not fit the model.
@@ -49,15 +59,9 @@ class Weights:
         """
         with self.using(None):
             self._changes = name, adapter.changes(self.bare)
+            if isinstance(adapter, LiftedAdapter) and adapter.prompt is not None:
+                self._starts[name] = start_cache(adapter.prompt)
         self._own[name] = adapter
-
-    def wrap(self, model: PreTrainedModel | PeftModel) -> None:
-        """Take ``model`` from now on: loading an adapter makes a new one of the old."""
-        self._model = model
-        self._places = _places(self.bare)
-        self._base = [layer.get_base_layer() for _, _, layer in self._places]
-        self._merged: _Merged | None = None
-        self._apart: set[str] = set()  # adapters that are not merged
 
     @property
     def bare(self) -> PreTrainedModel:
@@ -70,6 +74,16 @@ class Weights:
         """Names of the adapters that are loaded."""
         names = tuple(self._model.peft_config) if isinstance(self._model, PeftModel) else ()
         return names + tuple(self._own)
+
+    def start(self, adapter: str | None) -> KVCache | None:
+        """Return the keys and values that every sequence of ``adapter`` begins with; None for no such."""
+        return None if adapter is None else self._starts.get(adapter)
+
+    def module(self, adapter: str | None) -> nn.Module:
+        """Return the module whose ``forward`` computes with ``adapter``, inside `using`."""
+        own = self._own.get(adapter) if adapter is not None else None
+        prompt = own.prompt if isinstance(own, LiftedAdapter) else None
+        return self.bare if prompt is None else prompt
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:

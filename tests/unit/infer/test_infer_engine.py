@@ -193,10 +193,13 @@ def test_adapters_side_by_side(engine: Engine, model: LlamaForCausalLM, tmp_path
 def test_half_precision_keeps_the_adapter_apart(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    peer = adapter(tmp_path / "mine", model, 1).to(torch.bfloat16)
+    peer = adapter(tmp_path / "mine", model, 1)
+    wide = {name: value.data for name, value in peer.named_parameters() if "lora_" in name}
+    peer.to(torch.bfloat16)
+    for name, value in wide.items():
+        peer.get_parameter(name).data = value
     engine = Engine(model.to(torch.bfloat16), tokenizer, stop_ids=[2], base_hash=HASH)
     engine.add_adapter("mine", tmp_path / "mine")
-    engine._model.to(torch.bfloat16)
     items = [(prompt(1), [prompt(2)])]
     found = engine.score_answers(items, "mine")[0][0].logprobs
     wanted = full_logprobs(peer, *items[0][:1], items[0][1][0])[range(12), items[0][1][0]]
@@ -205,13 +208,15 @@ def test_half_precision_keeps_the_adapter_apart(
     assert engine.score_answers(items)[0][0].logprobs != found
 
 
-def test_a_changed_adapter_is_merged_anew(engine: Engine, model: LlamaForCausalLM, tmp_path: Path) -> None:
-    adapter(tmp_path / "mine", model, 1)
-    engine.add_adapter("mine", tmp_path / "mine")
-    ask = [Request(prompt(1), "mine", max_new_tokens=10)]
+def test_a_changed_adapter_is_merged_anew(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    adapted = adapter(tmp_path / "mine", model, 1)
+    engine = Engine(adapted, tokenizer, stop_ids=[2], base_hash=HASH)
+    ask = [Request(prompt(1), engine.adapters[0], max_new_tokens=10)]
     first = engine.generate(ask)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.zero_()
     assert engine.generate(ask) != first
