@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tanzim.cli.adapters import app as adapters_app
+from tanzim.cli.launch import launch_command
 from tanzim.cli.search import search_command
 from tanzim.core.errors import TanzimError
 
@@ -96,15 +97,24 @@ def plan_command(settings: Settings = None) -> None:
 
 
 @app.command()
-def train(settings: Settings = None, overwrite: Overwrite = False) -> None:
+def train(
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+    nproc: Annotated[
+        int | None, typer.Option("--nproc", help="Processes on this machine: launch.nproc.")
+    ] = None,
+) -> None:
     """Fine-tune; go on where an interrupted run stopped."""
     from tanzim.cli import show
 
-    config = show.config(settings)
+    config = show.config([*(settings or []), *([] if nproc is None else [f"launch.nproc={nproc}"])])
     from tanzim.pipeline.finetune import finetune
 
     reporter = show.RichReporter()
     show.trained(finetune(config, overwrite=overwrite, reporter=reporter))
+
+
+app.command("launch")(launch_command)
 
 
 @app.command("evaluate")

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from tanzim.core.records import Json
 from tanzim.launch.config import KubernetesLaunch, SkyPilotLaunch, SlurmLaunch
 
 PORT = 29400  # at which the ranks meet on the first machine
@@ -33,6 +36,23 @@ class Job:
     def label(self) -> str:
         """Return the name as clusters want it: a DNS label (RFC 1123) of at most 52 characters."""
         return "tanzim-" + re.sub(r"[^a-z0-9]+", "-", self.name.lower())[:45].strip("-")
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML in which a text of several lines stands as it is."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(objects: Sequence[Json]) -> str:
+    """Return ``objects`` as the documents of one YAML text, for people to read, too."""
+    return yaml.dump_all(objects, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=110)
 
 
 def train_command(

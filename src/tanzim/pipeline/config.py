@@ -12,6 +12,7 @@ from tanzim.core.errors import ConfigError
 from tanzim.data.config import DataConfig
 from tanzim.evaluate.config import EvaluateConfig, Metric
 from tanzim.export.config import ExportConfig
+from tanzim.launch.config import LaunchConfig, LocalLaunch
 from tanzim.models.config import ModelConfig
 from tanzim.serve.config import ServeConfig
 from tanzim.train.config import TrainConfig
@@ -42,6 +43,8 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    launch: LaunchConfig = LocalLaunch()
+    """On how many processes and machines the training runs; it changes nothing that is learnt."""
     adapters: AdaptersConfig = AdaptersConfig()
     search: SearchConfig = SearchConfig()
 

@@ -24,6 +24,7 @@ from tanzim.data.prepare import DataReport
 from tanzim.models.load import pick_device, pick_dtype
 from tanzim.models.quiet import quiet
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.launch import RANKS, run_as_ranks, starts_ranks
 from tanzim.pipeline.plan import plan_run, summary, write_measured
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import finish, trained_folder
@@ -31,7 +32,10 @@ from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.teacher import load_teacher
 from tanzim.pipeline.tokens import Ready, SplitTokens, ready, task_model, tokenise
 from tanzim.pipeline.workspace import open_run
+from tanzim.train.checkpoint import load_weights
+from tanzim.train.distributed import join
 from tanzim.train.engine import train
+from tanzim.train.ranks import Ranks
 from tanzim.train.tokens import TokenStore
 
 
@@ -69,21 +73,31 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
 
     """
     reporter = reporter or Reporter()
-    report = prepare_data(config, overwrite=overwrite, reporter=reporter)
-    folder = open_run(config)
-    manifest = folder.read_manifest()
-    if manifest.status in ("trained", "evaluated"):
+    if starts_ranks(config.launch):
+        folder = run_as_ranks(config, overwrite=overwrite, reporter=reporter)
+        return Finetuned(folder, trained_folder(config, folder), folder.read_manifest().result)
+    ranks = join(config.launch, Path(config.runs_dir) / config.name / RANKS)
+    reporter = reporter if ranks.first else Reporter()
+    with ranks.in_turn():
+        report = prepare_data(config, overwrite=overwrite, reporter=reporter)
+        folder = open_run(config)
+        manifest = folder.read_manifest()
+        trained = manifest.status in ("trained", "evaluated")
+        if not trained:
+            setup = ready(config, report.labels, reporter)
+            splits = tokenise(config, folder, setup, list(report.labels), reporter)
+    if ranks.same({"trained": trained})["trained"]:
         reporter.say(f"'{config.name}' is trained already")
+        ranks.leave()
         return Finetuned(folder, trained_folder(config, folder), manifest.result)
-    setup = ready(config, report.labels, reporter)
-    splits = tokenise(config, folder, setup, list(report.labels), reporter)
-    plan = plan_run(config, folder, setup.base)
-    reporter.say(f"plan: {summary(plan)}")
-    plan.check()
     manifest = _describe(manifest, config, setup, report, splits)
-    folder.write_manifest(replace(manifest, environment=manifest.environment | {"choices": reporter.choices}))
+    if ranks.first:
+        plan = plan_run(config, folder, setup.base)
+        reporter.say(f"plan: {summary(plan)}")
+        plan.check()
+        folder.write_manifest(_choices(manifest, reporter))
 
-    method, autocast = _method(config, setup, reporter)
+    method, autocast = _method(config, setup, reporter, ranks)
     teacher = load_teacher(config, setup.tokenizer, device=pick_device(config.model), reporter=reporter)
     validation = TokenStore(folder.tokens / "validation.arrow")
     with reporter.task("training") as progress, quiet():
@@ -97,20 +111,29 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
             autocast=autocast,
             teacher=teacher,
             on_line=_show(progress, reporter),
+            ranks=ranks,
         )
+    manifest = replace(_choices(manifest, reporter), result=_plain(asdict(result)))
+    ranks.leave()
+    if not ranks.first:
+        return Finetuned(folder, result.output, manifest.result)
     write_measured(folder, result)
-    manifest = replace(
-        manifest,
-        result=_plain(asdict(result)),
-        environment=manifest.environment | {"choices": reporter.choices},
-    )
+    if ranks.together:  # this rank held a part of the model only
+        method, _ = _method(config, setup, Reporter(), Ranks())
+        load_weights(method, folder.checkpoints / f"checkpoint-{result.best_step}")
     finish(config, folder, setup, method.model, manifest, reporter)
     folder.write_manifest(replace(manifest, status="trained"))
     return Finetuned(folder, result.output, manifest.result)
 
 
-def _method(config: Config, setup: Ready, reporter: Reporter) -> tuple[Method, torch.dtype | None]:
-    """Load the base and prepare it for training.
+def _choices(manifest: RunManifest, reporter: Reporter) -> RunManifest:
+    return replace(manifest, environment=manifest.environment | {"choices": reporter.choices})
+
+
+def _method(
+    config: Config, setup: Ready, reporter: Reporter, ranks: Ranks
+) -> tuple[Method, torch.dtype | None]:
+    """Load the base and prepare it for training, divided among the ranks if that is the strategy.
 
     Returns:
         The method, and the precision of its products where it is not that of the trained weights, which
@@ -128,12 +151,15 @@ def _method(config: Config, setup: Ready, reporter: Reporter) -> tuple[Method, t
             "model.dtype", str(dtype).removeprefix("torch."), f"what {device.type} computes fastest"
         )
     whole = form(config.train.method) == "model"
+    # A model to be divided goes to the device layer by layer.
+    start = torch.device("cpu") if ranks.together else device
     base, task = setup.base, task_of(config)
-    model = task_model(config, setup, dtype=torch.float32 if whole else dtype, device=device)
+    model = task_model(config, setup, dtype=torch.float32 if whole else dtype, device=start)
     method = attach(model, config.train.method, seed=config.seed, base_hash=base.hash, base_name=base.name)
-    if not whole and task.model == "causal":
+    if not whole and task.model == "causal" and not ranks.together:
         for note in accelerate(method.model):
             reporter.say(note)
+    ranks.shard(method, half=dtype == torch.float16)
     count = sum(parameter.numel() for parameter in method.parameters.values())
     total = sum(parameter.numel() for parameter in method.model.parameters())
     reporter.say(f"training {count:,} of {total:,} parameters ({count / total:.2%})")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tanzim.core.records import Json
 from tanzim.train.gradients import layer_norms, noise, square_norm
@@ -33,8 +33,11 @@ class Backprop:
             TrainError: the loss or the gradient is not finite, or memory ran out on one document.
 
         """
-        loss = self.training.retrying(lambda: self._gradients(documents))
-        return loss, self._update(rate, documents)
+        run = self.training
+        with run.ranks.drawing(run.seed, run.state.step):
+            loss = run.retrying(lambda: self._gradients(documents))
+        run.ranks.sum_gradients(run.method.parameters)
+        return run.ranks.sum(loss)[0], self._update(rate, documents)
 
     def _gradients(self, documents: Sequence[Document]) -> float:
         """Sum the gradients of all passes; a token counts by its share of the whole step's weight."""
@@ -52,12 +55,12 @@ class Backprop:
             scaled: Tensor = run.scaler.scale(loss)
             torch.autograd.backward(scaled)
             total += value
-            if part is passes[0] and len(passes) > 1 and run.watches():
-                share = run.weight(part) / weight
+            share = run.weight(part) / weight
+            if part is passes[0] and share < 1 and run.watches():
                 square = square_norm(run.method.parameters.values()) / (run.scaler.get_scale() * share) ** 2
                 self._first = (square, share * weight)
         penalty = run.method.penalty()
-        if penalty is not None:
+        if penalty is not None and run.ranks.first:  # once in the sum over the ranks
             torch.autograd.backward(run.scaler.scale(penalty))
         return total
 
@@ -67,7 +70,7 @@ class Backprop:
         step, scaler = run.state.step, run.scaler
         scaler.unscale_(run.optimizer)
         layers = layer_norms(run.method.parameters) if run.watches() else None
-        norm = float(nn.utils.clip_grad_norm_(run.method.parameters.values(), run.config.max_grad_norm))
+        norm = run.ranks.clip(run.method.parameters, run.config.max_grad_norm)
         finite = math.isfinite(norm)
         before = scaler.get_scale()
         if not finite and (not scaler.is_enabled() or before <= 1):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tanzim.adapters.method import Method
 from tanzim.core.errors import RunError, TrainError
@@ -33,8 +32,8 @@ from tanzim.core.files import new_folder, read_json, write_json
 from tanzim.core.records import Json
 from tanzim.core.units import size
 from tanzim.train.ema import Ema
+from tanzim.train.ranks import Parameters, Ranks
 
-Parameters = Mapping[str, nn.Parameter]
 STATE, WEIGHTS, OPTIMIZER, METHOD, EMA, RNG = (
     "trainer_state.json",
     "weights.safetensors",
@@ -95,6 +94,7 @@ class Checkpoints:
         identity: what must not change between a run and its continuation (plain JSON).
         keep: how many of the latest stay, besides the best.
         ema: the average of the weights, if one is kept.
+        ranks: the processes of the run; the first one writes and reads, for all.
 
     """
 
@@ -107,6 +107,7 @@ class Checkpoints:
         identity: Json,
         keep: int,
         ema: Ema | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.folder = folder
         self.method = method
@@ -115,7 +116,8 @@ class Checkpoints:
         self.identity = identity
         self.keep = keep
         self.ema = ema
-        for leftover in folder.glob(".checkpoint-*"):
+        self.ranks = ranks or Ranks()
+        for leftover in folder.glob(".checkpoint-*") if self.ranks.first else ():
             shutil.rmtree(leftover, ignore_errors=True)
 
     def path(self, step: int) -> Path:
@@ -124,7 +126,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """List the steps of the finished checkpoints, oldest first."""
-        return finished_steps(self.folder)
+        found: list[int] = self.ranks.same({"steps": finished_steps(self.folder)})["steps"]
+        return found
 
     def save(self, state: State) -> None:
         """Write the checkpoint of ``state``, then remove those that need not stay.
@@ -133,17 +136,21 @@ class Checkpoints:
             TrainError: the disk is full; earlier checkpoints stand as they were.
 
         """
-        self._write(self.path(state.step), state)
-        keep = {*self.steps()[-self.keep :], state.step, state.best_step}
-        for step in self.steps():
+        tensors = self._tensors()
+        if not self.ranks.first:
+            return
+        self._write(self.path(state.step), state, tensors)
+        steps = finished_steps(self.folder)
+        keep = {*steps[-self.keep :], state.step, state.best_step}
+        for step in steps:
             if step not in keep:
                 # Renamed first: a kill in the middle must not leave half a checkpoint under its name.
                 trash = self.folder / f".checkpoint-{step}.trash"
                 os.replace(self.path(step), trash)
                 shutil.rmtree(trash, ignore_errors=True)
 
-    def _write(self, path: Path, state: State) -> None:
-        tensors = self._tensors() | {RNG: _random_states()}
+    def _write(self, path: Path, state: State, tensors: dict[str, dict[str, Tensor]]) -> None:
+        tensors = tensors | {RNG: _random_states()}
         needed = sum(t.nbytes for group in tensors.values() for t in group.values())
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -153,7 +160,7 @@ class Checkpoints:
                     save_file(group, temporary / name)
                 write_json(temporary / STATE, {"state": asdict(state), "identity": self.identity})
         except (OSError, SafetensorError) as error:
-            kept = self.steps()
+            kept = finished_steps(self.folder)
             resumes = f"it resumes from checkpoint-{kept[-1]}" if kept else "it starts from the beginning"
             raise TrainError(
                 f"the checkpoint of step {state.step} ({size(needed)}) could not be written: {error}",
@@ -163,8 +170,8 @@ class Checkpoints:
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         tensors = {
-            WEIGHTS: _weights(self.parameters),
-            OPTIMIZER: _moments(self.optimizer, self.parameters),
+            WEIGHTS: _weights(self.parameters, self.ranks),
+            OPTIMIZER: _moments(self.optimizer, self.parameters, self.ranks),
         }
         if state := self.method.state():
             tensors[METHOD] = {name: value.detach().contiguous() for name, value in state.items()}
@@ -181,16 +188,19 @@ class Checkpoints:
         """Write a checkpoint, read it back, compare every bit, and remove it.
 
         Returns:
-            The bytes of a checkpoint.
+            The bytes of a checkpoint; 0 on a rank that writes none.
 
         Raises:
             TrainError: it could not be written, or does not read back as it was.
 
         """
         path = self.folder / ".checkpoint-rehearsal"
-        self._write(path, state)
+        tensors = self._tensors()
+        if not self.ranks.first:
+            return 0
+        self._write(path, state, tensors)
         try:
-            for name, group in self._tensors().items():
+            for name, group in tensors.items():
                 read = load_file(path / name)
                 wrong = [
                     key for key in group if key not in read or not torch.equal(group[key].cpu(), read[key])
@@ -214,12 +224,12 @@ class Checkpoints:
         """
         path = self.path(step)
         try:
-            saved = read_json(path / STATE)
+            saved = self.ranks.same(read_json(path / STATE) if self.ranks.first else {})
             _refuse_other(saved["identity"], self.identity, path)
-            load_weights(self.method, path)
+            load_weights(self.method, path, self.ranks)
             self._load_ema(path)
-            _load_moments(self.optimizer, self.parameters, load_file(path / OPTIMIZER))
-            _set_random_states(load_file(path / RNG))
+            _load_moments(self.optimizer, self.parameters, _read(path / OPTIMIZER, self.ranks), self.ranks)
+            _set_random_states(_read(path / RNG, self.ranks))
             return State(**saved["state"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, RunError):
@@ -230,7 +240,6 @@ class Checkpoints:
                 fix="delete this folder; the run then resumes from the one before",
             ) from error
 
-
     def choose(self, step: int) -> None:
         """Let the method hold what was evaluated after ``step`` steps: its weights, or their average.
 
@@ -238,14 +247,14 @@ class Checkpoints:
             RunError: names or shapes differ.
 
         """
-        load_weights(self.method, self.path(step))
+        load_weights(self.method, self.path(step), self.ranks)
         self._load_ema(self.path(step))
         if self.ema is not None:
             self.ema.put()
 
     def _load_ema(self, path: Path) -> None:
         if self.ema is not None:
-            saved = load_file(path / EMA)
+            saved = _read(path / EMA, self.ranks)
             self.ema.average = {n: saved[n].to(p.device) for n, p in self.parameters.items() if n in saved}
 
 
@@ -256,14 +265,20 @@ def finished_steps(folder: Path) -> list[int]:
 
 
 @torch.no_grad()
-def load_weights(method: Method, checkpoint: Path) -> None:
+def load_weights(method: Method, checkpoint: Path, ranks: Ranks | None = None) -> None:
     """Put the trained weights of the folder ``checkpoint``, and the method's own state, into ``method``.
+
+    Args:
+        method: what is trained.
+        checkpoint: a checkpoint's folder; the first rank reads it.
+        ranks: the processes of the run.
 
     Raises:
         RunError: names or shapes differ.
 
     """
-    saved, parameters = load_file(checkpoint / WEIGHTS), method.parameters
+    ranks = ranks or Ranks()
+    saved, parameters = _read(checkpoint / WEIGHTS, ranks), method.parameters
     wrong = {
         name
         for name in saved.keys() | parameters.keys()
@@ -276,16 +291,21 @@ def load_weights(method: Method, checkpoint: Path) -> None:
             fix="use the model and train.method that the run began with",
         )
     for name, parameter in parameters.items():
-        parameter.copy_(saved[name])
-    if (checkpoint / METHOD).is_file():
-        method.load_state(load_file(checkpoint / METHOD))
+        parameter.copy_(ranks.part(saved[name], parameter))
+    if state := _read(checkpoint / METHOD, ranks):
+        method.load_state(state)
 
 
-def _weights(parameters: Parameters) -> dict[str, Tensor]:
-    return {name: parameter.detach().contiguous() for name, parameter in parameters.items()}
+def _read(path: Path, ranks: Ranks) -> dict[str, Tensor]:
+    """Return the tensors of a file, {} if it is not there; the first rank reads it for all."""
+    return ranks.tensors(load_file(path) if ranks.first and path.is_file() else {})
 
 
-def _moments(optimizer: torch.optim.Optimizer, parameters: Parameters) -> dict[str, Tensor]:
+def _weights(parameters: Parameters, ranks: Ranks) -> dict[str, Tensor]:
+    return {name: ranks.whole(parameter).contiguous() for name, parameter in parameters.items()}
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameters: Parameters, ranks: Ranks) -> dict[str, Tensor]:
     """Return the optimiser's tensors under ``<parameter>.<kind>``; untouched parameters have none.
 
     A number, which bitsandbytes keeps, becomes a tensor whose kind ends in NUMBER.
@@ -298,13 +318,15 @@ def _moments(optimizer: torch.optim.Optimizer, parameters: Parameters) -> dict[s
                 tensors[f"{name}.{kind}{NUMBER}"] = torch.tensor(value)
                 continue
             # The parameters of bitsandbytes share one code book; a safetensors file shares nothing.
-            shared = value.data_ptr() in seen
-            tensors[f"{name}.{kind}"] = value.detach().clone() if shared else value.detach().contiguous()
-            seen.add(value.data_ptr())
+            whole = ranks.whole(value)
+            tensors[f"{name}.{kind}"] = whole.clone() if whole.data_ptr() in seen else whole.contiguous()
+            seen.add(whole.data_ptr())
     return tensors
 
 
-def _load_moments(optimizer: torch.optim.Optimizer, parameters: Parameters, saved: dict[str, Tensor]) -> None:
+def _load_moments(
+    optimizer: torch.optim.Optimizer, parameters: Parameters, saved: dict[str, Tensor], ranks: Ranks
+) -> None:
     names = {id(parameter): name for name, parameter in parameters.items()}
     state: dict[int, dict[str, Tensor | int]] = {}
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -315,7 +337,10 @@ def _load_moments(optimizer: torch.optim.Optimizer, parameters: Parameters, save
         by_name.setdefault(name, {})[kind.removesuffix(NUMBER)] = int(value) if number else value
     for index, parameter in enumerate(ordered):
         if moments := by_name.get(names[id(parameter)]):
-            state[index] = moments
+            state[index] = {
+                kind: value if isinstance(value, int) else ranks.part(value, parameter)
+                for kind, value in moments.items()
+            }
     # The optimiser's own loading puts each tensor on the device that its variant wants.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

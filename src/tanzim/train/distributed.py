@@ -108,6 +108,15 @@ class Replicated(Ranks):
         self._together(lambda: dist.all_reduce(total))
         return tuple(total.tolist())
 
+    def check(self, optimizer: str, *, averaged: bool) -> None:
+        """Refuse LOMO, which steps before the ranks could sum a gradient."""
+        if optimizer == "lomo":
+            raise TrainError(
+                "lomo steps in the middle of the backward pass, before the ranks could sum a gradient",
+                where="train.optimizer.type",
+                fix="train on one process, or set train.optimizer.type to mini_batch",
+            )
+
     def least(self, value: int) -> int:
         """Return the least value of any rank."""
         return self._extreme([value], dist.ReduceOp.MIN)[0]

@@ -1,8 +1,8 @@
-"""The training engine: tokens in, chosen weights out. One process, one device.
+"""The training engine: tokens in, chosen weights out.
 
 Left out here, because other files say it: how documents become steps and passes (`batches`), the loss
 (`objectives`), one step and one evaluation (`step`), the learning rate (`schedule`), what a checkpoint
-holds (`checkpoint`). Several processes come with their own step function.
+holds (`checkpoint`), and how several processes share a step (`ranks`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tanzim.adapters.config import form
 from tanzim.adapters.method import Method
 from tanzim.core.errors import Interrupted, TrainError
 from tanzim.core.files import new_folder
+from tanzim.core.records import Json
 from tanzim.core.run import RunFolder
 from tanzim.core.seeds import derive
 from tanzim.core.units import size
@@ -33,12 +34,14 @@ from tanzim.train.checkpoint import Checkpoints, State
 from tanzim.train.config import TrainConfig
 from tanzim.train.ema import Ema
 from tanzim.train.gradients import noise_in_words
-from tanzim.train.log import MetricsLog, OnLine
+from tanzim.train.log import MetricsLog, OnLine, Unheard
 from tanzim.train.memory import peak_memory, recompute_activations
 from tanzim.train.neftune import Neftune
+from tanzim.train.objectives.base import Objective
 from tanzim.train.objectives.choose import make_objective
 from tanzim.train.objectives.distillation import Teacher
 from tanzim.train.optimizers import make_optimizer
+from tanzim.train.ranks import Ranks
 from tanzim.train.step import Stepper, seed_everything
 from tanzim.train.tokens import TokenStore
 from tanzim.train.trackers import check_trackers, open_trackers
@@ -106,6 +109,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     teacher: Teacher | None = None,
     on_line: OnLine = lambda line: None,
     resume: bool = True,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train what ``method`` prepared, and write the chosen weights.
 
@@ -120,6 +124,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         teacher: the model to learn from, for the objectives that have one.
         on_line: called with every line of ``metrics.jsonl``, for progress.
         resume: go on from the newest checkpoint; otherwise earlier ones are removed.
+        ranks: the processes that train together; this one alone, unless it is given.
 
     Raises:
         TrainError: loss or gradient is not finite, memory or disk ran out, or the run was interrupted.
@@ -127,9 +132,11 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         MissingExtra: a tracker asked for is not installed.
 
     """
+    ranks = ranks or Ranks()
+    ranks.check(config.optimizer.type, averaged=bool(config.ema_decay))
     check_trackers(config.trackers)
     _refuse_nothing_to_learn(train_tokens)
-    if not resume:
+    if not resume and ranks.first:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
     # The model and its loss.
@@ -140,33 +147,20 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     way = objective.choose(train_tokens)
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
 
-    # The data in its order.
-    sampler = Sampler(
-        train_tokens.lengths,
-        seed=seed,
-        tokens_per_step=config.step_tokens,
-        packing=config.packing and objective.layout != "single",
-        padded=objective.layout == "padded",
-    )
+    sampler = _sampler(train_tokens, objective, config, seed)
 
     # Where the run stands: at the start, or at its newest checkpoint.
     optimizer = make_optimizer(method.parameters, config)
+    ranks.separate(optimizer)
     ema = Ema(method.parameters, config.ema_decay) if config.ema_decay else None
-    identity = {
-        "seed": seed,
-        "base": method.base_hash,
-        "teacher": teacher.hash if teacher is not None else None,
-        "train": config.model_dump(mode="json", exclude=FREE_KEYS),
+    identity = _identity(seed, method, teacher, config) | {
         "tokens": train_tokens.fingerprint,
         "validation_tokens": validation_tokens.fingerprint if validation_tokens is not None else None,
     }
+    ranks.check_alike(identity, method.parameters)
+    keep = config.keep_checkpoints
     checkpoints = Checkpoints(
-        folder.checkpoints,
-        method,
-        optimizer,
-        identity=identity,
-        keep=config.keep_checkpoints,
-        ema=ema,
+        folder.checkpoints, method, optimizer, identity=identity, keep=keep, ema=ema, ranks=ranks
     )
     state = State(tokens_per_pass=config.tokens_per_pass)
     if finished := checkpoints.steps():
@@ -175,12 +169,11 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         scaler.load_state_dict(state.scaler or {})
 
     settings = config.model_dump(mode="json") | {"seed": seed, "base": method.base_hash}
-    trackers = open_trackers(config.trackers, folder, settings, state.step + 1)
-    with closing(MetricsLog(folder.metrics, state.metrics_bytes, trackers, on_line)) as log:
+    with closing(_log(config, folder, state, settings, on_line) if ranks.first else Unheard()) as log:
         log.event(state.step, way)
         if finished:
             log.event(state.step, f"resumed from checkpoint-{state.step}")
-        training = Training(config, objective, method, optimizer, scaler, sampler, state, log, ema)
+        training = Training(config, objective, method, optimizer, scaler, sampler, state, log, ema, ranks)
         stepper = Stepper(training)
         if state.step == 0:
             state.base_loss = training.watch.base_loss = stepper.sample_loss(train_tokens)
@@ -199,9 +192,35 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
                 log.event(state.step, said)
         _refuse_worse(stepper.sample_loss(train_tokens), state, checkpoints.path(chosen), config)
         output = folder.adapter if form(config.method) == "adapter" else folder.model
-        _write(output, method)
+        _write(output, method, ranks)
         log.event(state.step, f"{state.stopped}; weights of step {chosen} written to {output.name}/")
     return _result(training, checkpoints, output, chosen)
+
+
+def _sampler(tokens: TokenStore, objective: Objective, config: TrainConfig, seed: int) -> Sampler:
+    """Return the data in its order."""
+    return Sampler(
+        tokens.lengths,
+        seed=seed,
+        tokens_per_step=config.step_tokens,
+        packing=config.packing and objective.layout != "single",
+        padded=objective.layout == "padded",
+    )
+
+
+def _identity(seed: int, method: Method, teacher: Teacher | None, config: TrainConfig) -> Json:
+    """Return what, with its data, makes a run the run it is."""
+    return {
+        "seed": seed,
+        "base": method.base_hash,
+        "teacher": teacher.hash if teacher is not None else None,
+        "train": config.model_dump(mode="json", exclude=FREE_KEYS),
+    }
+
+
+def _log(config: TrainConfig, folder: RunFolder, state: State, settings: Json, on_line: OnLine) -> MetricsLog:
+    trackers = open_trackers(config.trackers, folder, settings, state.step + 1)
+    return MetricsLog(folder.metrics, state.metrics_bytes, trackers, on_line)
 
 
 def _loop(
@@ -211,21 +230,21 @@ def _loop(
     validation_tokens: TokenStore | None,
 ) -> None:
     """Step, evaluate and save until the run is over."""
-    training = stepper.training
+    training, ranks = stepper.training, stepper.training.ranks
     config, state, log = training.config, training.state, training.log
     every = config.eval_steps or max(1, training.total // 10)
     start, earlier, rehearsed = time.monotonic(), state.seconds, False
-    with _interrupts() as interrupted:
+    with _interrupts(insistent=ranks.world == 1) as interrupted:
         while state.stopped is None:
             steps = training.sampler.steps(state.epoch)
             stepper.step([train_tokens[index] for index in steps[state.step_in_epoch]], len(steps))
             epoch_ends = state.step_in_epoch == len(steps)
             if state.step == training.total:
                 state.stopped = "all steps done"
-            elif training.watch.exploded:
+            elif ranks.any(training.watch.exploded):
                 state.stopped = "the loss exploded"
             if not rehearsed:
-                _rehearse(checkpoints, state, training.method, log)
+                _rehearse(checkpoints, training)
                 rehearsed = True
 
             due, improved = state.step % every == 0 or epoch_ends or state.stopped is not None, False
@@ -237,12 +256,15 @@ def _loop(
                 state.epoch, state.step_in_epoch = state.epoch + 1, 0
 
             due_save = state.step % config.save_steps == 0 if config.save_steps else due
-            if due_save or improved or state.stopped or interrupted():
+            asked = ranks.any(interrupted())
+            if due_save or improved or state.stopped or asked:
+                ranks.beat("working")
                 state.seconds = earlier + time.monotonic() - start
                 state.scaler = training.scaler.state_dict() or None
                 state.metrics_bytes = log.size
                 checkpoints.save(state)
-            if interrupted() and state.stopped is None:
+            if asked and state.stopped is None:
+                ranks.wait()
                 raise Interrupted(
                     f"interrupted after step {state.step} of {training.total}; its checkpoint is saved",
                     where=str(checkpoints.path(state.step)),
@@ -276,21 +298,26 @@ def _refuse_worse(loss: float, state: State, chosen: Path, config: TrainConfig) 
         )
 
 
-def _rehearse(checkpoints: Checkpoints, state: State, method: Method, log: MetricsLog) -> None:
+def _rehearse(checkpoints: Checkpoints, training: Training) -> None:
     """Go through all of the saving once, before long work depends on it."""
-    written = checkpoints.rehearse(state)
+    written = checkpoints.rehearse(training.state)
     trial = checkpoints.folder / ".checkpoint-output"
     try:
-        _write(trial, method)
+        _write(trial, training.method, training.ranks)
     finally:
-        shutil.rmtree(trial, ignore_errors=True)
-    log.event(state.step, f"rehearsed saving: a checkpoint is {size(written)} and reads back equal")
+        if training.ranks.first:
+            shutil.rmtree(trial, ignore_errors=True)
+    said = f"rehearsed saving: a checkpoint is {size(written)} and reads back equal"
+    training.log.event(training.state.step, said)
 
 
-def _write(output: Path, method: Method) -> None:
+def _write(output: Path, method: Method, ranks: Ranks) -> None:
     try:
-        with new_folder(output) as temporary:
-            method.save(temporary)
+        with ranks.assembled(method.model):
+            if not ranks.first:
+                return
+            with new_folder(output) as temporary:
+                method.save(temporary)
     except (OSError, SafetensorError) as error:
         raise TrainError(
             f"the weights could not be written: {error}",
@@ -300,14 +327,15 @@ def _write(output: Path, method: Method) -> None:
 
 
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait for the end of a step; a second one stops at once."""
+def _interrupts(*, insistent: bool) -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM wait for the end of a step; if ``insistent``, a second one stops at once."""
     seen: list[int] = []
     before: dict[int, Any] = {}
 
     def remember(number: int, frame: FrameType | None) -> None:
         seen.append(number)
-        signal.signal(number, before[number])
+        if insistent:  # a scheduler may signal every process of a job by several ways
+            signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -321,7 +349,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 def _result(training: Training, checkpoints: Checkpoints, output: Path, chosen: int) -> TrainResult:
     state = training.state
-    files = checkpoints.path(chosen).iterdir()
+    files = checkpoints.path(chosen).glob("*")  # on another machine there are none
     return TrainResult(
         output=output,
         step=state.step,

@@ -72,3 +72,22 @@ class MetricsLog:
         """Let every tracker finish."""
         for tracker in self.trackers:
             tracker.close()
+
+
+class Unheard(MetricsLog):
+    """The metrics of a rank whose lines another one writes."""
+
+    def __init__(self) -> None:
+        self.trackers = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes written: none."""
+        return 0
+
+    def write(self, line: Json) -> None:
+        """Write nothing."""
+
+    def lines(self) -> list[Json]:
+        """Return nothing: the first rank has them."""
+        return []

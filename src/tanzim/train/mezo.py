@@ -77,7 +77,7 @@ class Mezo:
                 parts = run.passes(documents)
                 return sum(float(run.objective.loss_sum(run.batch(p), scale=1 / weight)) for p in parts)
 
-        return run.retrying(total)
+        return run.ranks.sum(run.retrying(total))[0]
 
 
 def direction(seed: int, name: str, parameter: Tensor) -> Tensor:

@@ -59,6 +59,22 @@ class Ranks:
         """Return each value summed over the ranks."""
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Tell whether ``flag`` stands on any rank."""
+        return self.sum(flag)[0] > 0
+
+    def check(self, optimizer: str, *, averaged: bool) -> None:
+        """Refuse an optimiser that this way of sharing would make another one of.
+
+        Args:
+            optimizer: its type.
+            averaged: whether an average of the weights is kept.
+
+        Raises:
+            TrainError: it is one of those.
+
+        """
+
     def least(self, value: int) -> int:
         """Return the least value of any rank."""
         return value

@@ -26,6 +26,9 @@ from tanzim.train.distributed import Replicated
 from tanzim.train.objectives.base import inner_model
 from tanzim.train.ranks import Parameters
 
+# Optimisers that step each entry of a tensor by itself, so that parts step like the whole.
+ENTRYWISE = ("adamw", "adam", "gd", "sgd", "mini_batch", "momentum", "adagrad", "rmsprop", "adadelta")
+
 
 class Sharded(Replicated):
     """One of several ranks with a part of each layer."""
@@ -58,6 +61,12 @@ class Sharded(Replicated):
         from torch.distributed.device_mesh import init_device_mesh
 
         causal = inner_model(method.model)
+        if causal.get_output_embeddings() is None:
+            raise TrainError(
+                "only models that predict the next token are divided among ranks",
+                where="launch.strategy",
+                fix="launch.strategy=ddp",
+            )
         mesh = init_device_mesh(self.device.type, (self.world,))
         layers = list(decoder_layers(causal).values())
         inside = {parameter for layer in layers for parameter in layer.parameters()}
@@ -72,6 +81,16 @@ class Sharded(Replicated):
                 module.set_force_sum_reduction_for_comms(True)
         causal.to(self.device)
         method.parameters = trainable(method.model)
+
+    def check(self, optimizer: str, *, averaged: bool) -> None:
+        """Refuse what works on whole tensors: other optimisers than those of single entries, averages."""
+        if optimizer not in ENTRYWISE or averaged:
+            what = "the average of weights" if averaged else f"the optimiser {optimizer}"
+            raise TrainError(
+                f"{what} needs whole tensors, which the ranks do not hold",
+                where="launch.strategy",
+                fix="launch.strategy=ddp, or without train.ema_decay one of " + ", ".join(ENTRYWISE),
+            )
 
     def separate(self, optimizer: torch.optim.Optimizer) -> None:
         """Put divided and whole parameters into groups of their own: one kernel takes no mixture."""

@@ -16,6 +16,7 @@ from tanzim.train.backprop import Backprop
 from tanzim.train.lomo import Lomo
 from tanzim.train.mezo import Mezo
 from tanzim.train.objectives.base import evaluating
+from tanzim.train.ranks import idle
 from tanzim.train.schedule import learning_rate
 from tanzim.train.tokens import Document, TokenStore
 from tanzim.train.training import StepFunction, Training, not_finite
@@ -131,17 +132,20 @@ class Stepper:
             TrainError: it is not finite.
 
         """
-        with torch.no_grad(), evaluating(self.training.objective.model):
-            return self.training.retrying(lambda: self._mean_loss(documents, lengths))
+        run = self.training
+        with torch.no_grad(), evaluating(run.objective.model):
+            total, weight = run.ranks.sum(*run.retrying(lambda: self._loss(documents, lengths)))
+        return total / weight
 
-    def _mean_loss(self, tokens: Sequence[Document], lengths: npt.NDArray[np.int64]) -> float:
+    def _loss(self, tokens: Sequence[Document], lengths: npt.NDArray[np.int64]) -> tuple[float, float]:
+        """Return the loss summed over this rank's share of ``tokens``, and what it weighs."""
         run = self.training
         total = weight = 0.0
-        for part in run.sampler.passes(lengths, run.state.tokens_per_pass):
-            documents = [tokens[index] for index in part]
+        for part in run.shared_passes(lengths):
+            documents = [tokens[index] for index in part] or [idle(tokens[0])]
             loss = run.objective.loss_sum(run.batch(documents)).item()
             if not math.isfinite(loss):
                 raise not_finite("validation loss", loss, run.state.step, documents)
             total += loss
             weight += run.weight(documents)
-        return total / weight
+        return total, weight

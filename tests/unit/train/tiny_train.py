@@ -21,6 +21,7 @@ from tanzim.models.kernels.attention import ATTENTION, register
 from tanzim.train.config import TrainConfig
 from tanzim.train.engine import TrainResult, train
 from tanzim.train.objectives.distillation import Teacher
+from tanzim.train.ranks import Ranks
 from tanzim.train.tokens import TokenStore, write_tokens
 
 VOCABULARY = 97
@@ -88,6 +89,7 @@ def fit(
     autocast: torch.dtype | None = None,
     teacher: Teacher | None = None,
     on_line: Callable[[Json], None] = lambda line: None,
+    ranks: Ranks | None = None,
     **config: Any,
 ) -> TrainResult:
     """Train in ``root/run`` with small defaults."""
@@ -108,6 +110,7 @@ def fit(
         teacher=teacher,
         on_line=on_line,
         resume=resume,
+        ranks=ranks,
     )
 
 
