@@ -31,8 +31,9 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], config: TrainConfig) 
         MissingExtra: it needs a package that is not installed.
 
     """
-    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters.values() if parameter.ndim < 2]
+    # (IA)³'s factors have the shape of matrices of one column, and rest at one, not at zero.
+    matrices = [value for name, value in parameters.items() if value.ndim >= 2 and "ia3_l" not in name]
+    vectors = [value for name, value in parameters.items() if value.ndim < 2 or "ia3_l" in name]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
