@@ -77,6 +77,11 @@ def check_search(config: Section, search: SearchConfig) -> None:
                 raise ConfigError(
                     f"only keys of {', '.join(SEARCHED)} can be searched", where=f"search.{place}.{key}"
                 )
+            if section == key != "seed":
+                raise ConfigError(
+                    f"this is a whole section; name its keys, as in search.{place}={{{key}.KEY: …}}",
+                    where=f"search.{place}.{key}",
+                )
     for key, value in search.trial.items():
         config = with_values(config, {key: value}, where=f"search.trial.{key}")
     lowest = {key: entry.extremes[0] for key, entry in search.space.items()}

@@ -10,8 +10,6 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tanzim.core.config import Section
 
-Pruning = Literal["none", "median", "halving"]
-
 
 class Values(Section):
     """A key that takes one of these values."""
@@ -122,12 +120,3 @@ class SearchConfig(Section):
         if twice := sorted(self.space.keys() & self.trial.keys()):
             raise ValueError(f"'{twice[0]}' stands both in space and in trial")
         return self
-
-    @property
-    def prunes(self) -> Pruning:
-        """How trials are pruned, with auto resolved."""
-        if self.pruning != "auto":
-            return self.pruning
-        if self.method == "grid":
-            return "none"
-        return "halving" if self.method == "halving" else "median"

@@ -202,11 +202,14 @@ def _whole_grid(space: Space, most: int) -> list[Json]:
 def _pruner(config: SearchConfig) -> optuna.pruners.BasePruner:
     from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
-    if config.prunes == "halving":
+    way: str = config.pruning
+    if way == "auto":
+        way = {"grid": "none", "halving": "halving"}.get(config.method, "median")
+    if way == "halving":
         return SuccessiveHalvingPruner(
             min_resource=config.first, reduction_factor=config.reduction, min_early_stopping_rate=0
         )
-    if config.prunes == "median":
+    if way == "median":
         return MedianPruner(n_startup_trials=config.startup, n_warmup_steps=config.first)
     return NopPruner()
 
