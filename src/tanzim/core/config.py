@@ -142,7 +142,9 @@ def with_values(config: SectionT, values: Mapping[str, Any], *, where: str) -> S
     try:
         return type(config).model_validate(document)
     except ValidationError as error:
-        raise _explain(error, type(config), _Document(document, {}), set(), where) from None
+        refused = _explain(error, type(config), _Document(document, {}), set(), where)
+        refused.where = where  # also where several faults name it one by one
+        raise refused from None
 
 
 def load(model: type[SectionT], path: Path | None, overrides: Sequence[str] = ()) -> SectionT:
@@ -184,6 +186,8 @@ def _explain(
     """Say each fault of a config in one line: where, which key, what to do."""
     faults, wheres = [], []
     for fault in error.errors(include_url=False):
+        if fault["type"] == "default_factory_not_called":
+            continue  # a default that waits for the value of a key at fault
         keys = _present(fault["loc"], document.value)
         cause = fault.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):  # a check that knows more exactly which key it is about
