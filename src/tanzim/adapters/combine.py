@@ -21,77 +21,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tanzim.adapters.lora_files import Factors, LoraFiles, read_lora, write_lora
+from tanzim.adapters.recipe import Recipe
 from tanzim.core.errors import ConfigError, ModelError, WrongBaseError
-from tanzim.core.records import Json, Progress, no_progress
+from tanzim.core.records import Progress, no_progress
 from tanzim.core.seeds import derive
 
-Mode = Literal[
-    "cat", "linear", "svd", "ties", "ties_svd", "dare_linear", "dare_linear_svd", "dare_ties", "dare_ties_svd"
-]
-MODES: tuple[Mode, ...] = (
-    "cat",
-    "svd",
-    "linear",
-    "ties",
-    "ties_svd",
-    "dare_linear",
-    "dare_linear_svd",
-    "dare_ties",
-    "dare_ties_svd",
-)
 SLOW_RANK = 100
 Merge = Callable[[list[Tensor], Tensor, float, torch.Generator], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How adapters are combined.
-
-    Args:
-        mode: one of `MODES`.
-        weights: one per adapter; the larger favours its adapter.
-        density: share of numbers that TIES and DARE keep.
-        rank: rank of the result of the SVD modes; None takes the highest of the adapters.
-        seed: DARE's draws are derived from it.
-
-    Raises:
-        ConfigError: a value cannot be used.
-
-    """
-
-    mode: Mode
-    weights: tuple[float, ...]
-    density: float = 0.5
-    rank: int | None = None
-    seed: int = 13
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigError(f"there is no way '{self.mode}' to combine", fix=f"one of {', '.join(MODES)}")
-        if not self.weights or not all(map(math.isfinite, self.weights)) or not any(self.weights):
-            raise ConfigError(f"the weights {list(self.weights)} must be finite numbers, not all zero")
-        if not 0 < self.density <= 1:
-            raise ConfigError(f"density must be above 0 and at most 1, not {self.density}")
-        if self.rank is not None and self.rank < 1:
-            raise ConfigError(f"the rank must be at least 1, not {self.rank}")
-
-    def to_json(self) -> Json:
-        """Return what decides the result, as plain JSON values."""
-        value: Json = {"combined": self.mode, "weights": list(self.weights)}
-        if self.mode.startswith(("ties", "dare")):
-            value["density"] = self.density
-        if self.mode.startswith("dare"):
-            value["seed"] = self.seed
-        return value if self.rank is None else value | {"rank": self.rank}
 
 
 def combine(

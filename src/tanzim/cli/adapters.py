@@ -166,12 +166,13 @@ def combine_command(  # noqa: PLR0913, PLR0917 - a verb's options
     repository: Where = None,
 ) -> None:
     """Combine LoRA adapters, show what each combination does on each task, and keep them all."""
+    from tanzim.adapters.recipe import make_recipes
     from tanzim.cli import show
 
     sets = _numbers(weights or [",".join(["1"] * len(refs))])
-    from tanzim.pipeline.combine import combine_adapters, make_recipes
-
     recipes = make_recipes(modes or ["svd"], sets, density=density, rank=rank, seed=seed)  # type: ignore[arg-type]
+    from tanzim.pipeline.combine import combine_adapters
+
     result = combine_adapters(
         refs,
         recipes,

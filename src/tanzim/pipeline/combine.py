@@ -9,11 +9,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 
-from tanzim.adapters.combine import Mode, Recipe, combine
+from tanzim.adapters.combine import combine
 from tanzim.adapters.folder import WEIGHTS
+from tanzim.adapters.recipe import Recipe
 from tanzim.adapters.repository import Repository, check_name
 from tanzim.adapters.repository_state import Entry, Facts, State
 from tanzim.core.errors import ConfigError
@@ -104,33 +104,6 @@ class _Bench:
         if key not in self.opened:
             self.opened[key] = open_base(config.model, reporter=self.reporter)
         return self.opened[key]
-
-
-def make_recipes(
-    modes: Sequence[Mode],
-    weights: Sequence[Sequence[float]],
-    *,
-    density: float = 0.5,
-    rank: int | None = None,
-    seed: int = 13,
-) -> list[Recipe]:
-    """Return every mode with every set of weights.
-
-    Args:
-        modes: ways of combining (`tanzim.adapters.combine`).
-        weights: sets of one weight per adapter.
-        density: share of numbers that TIES and DARE keep.
-        rank: rank of the results of the SVD modes; the others decide it themselves.
-        seed: chooses what DARE drops.
-
-    Raises:
-        ConfigError: a value cannot be used.
-
-    """
-    return [
-        Recipe(mode, tuple(map(float, given)), density, rank if mode.endswith("svd") else None, seed)
-        for mode, given in product(modes, weights)
-    ]
 
 
 def combine_adapters(

@@ -10,8 +10,9 @@ from adapter_folders import IDS, fill, save, tiny, wrapped
 from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
 
-from tanzim.adapters.combine import MODES, Recipe, combine
+from tanzim.adapters.combine import combine
 from tanzim.adapters.lora_files import read_lora
+from tanzim.adapters.recipe import MODES, Recipe, make_recipes
 from tanzim.core.errors import ConfigError, ModelError, WrongBaseError
 from tanzim.core.seeds import derive
 
@@ -321,3 +322,13 @@ def test_weights_and_rank_must_fit(tmp_path):
         combine(folders, tmp_path / "out", Recipe("cat", (1,)))
     with pytest.raises(ConfigError, match="'cat' decides the rank itself"):
         combine(folders, tmp_path / "out", Recipe("cat", (1, 1), rank=3))
+
+
+def test_every_mode_with_every_set_of_weights():
+    recipes = make_recipes(["cat", "ties_svd"], [(1, 2), (3, 4)], density=0.2, rank=7, seed=5)
+    assert recipes == [
+        Recipe("cat", (1, 2), 0.2, None, 5),
+        Recipe("cat", (3, 4), 0.2, None, 5),
+        Recipe("ties_svd", (1, 2), 0.2, 7, 5),
+        Recipe("ties_svd", (3, 4), 0.2, 7, 5),
+    ]
