@@ -7,88 +7,39 @@ meaning, one that stands at 3 may not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from tanzim.core.records import Json
-from tanzim.evaluate.stats import Floats
-
-Verdict = Literal["too early to tell", "fluctuation", "over-fitting", "under-fitting", "healthy"]
+from tanzim.evaluate import unstable
+from tanzim.evaluate.course import Curve, Diagnosis, evidence, read
+from tanzim.evaluate.unstable import SMALL_DROP
 
 # Two means of at least 3 steps with a trend between them need about this many.
 FEWEST_STEPS = 20
-# Steps of some 2,000 tokens differ by 3–10 % among themselves; a fifth is more than their contents explain.
-LARGE_SWING = 0.2
-# The validation examples do not change: between evaluations 5 % up and down again is the weights' doing.
-LARGE_TURN = 0.05
 # On a plateau validation losses move by about 1 %; three times that is a rise.
 RISE = 0.03
 RISE_OF_START = 0.01
-# Even a well-taught model lowers its loss by 10 % and more on a new task; below 5 % little was learned.
-SMALL_DROP = 0.05
 # The last quarter of a run that has reached its plateau brings next to nothing.
 STILL_FALLING = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What a loss curve shows, the numbers behind it, and what to change.
-
-    Args:
-        verdict: the pattern.
-        summary: the same as a sentence with its numbers.
-        evidence: the numbers by name (losses in nats per token, shares of the loss at the start).
-        advice: what to change, the most promising first; empty if nothing.
-
-    """
-
-    verdict: Verdict
-    summary: str
-    evidence: Mapping[str, float] = field(default_factory=dict)
-    advice: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Curve:
-    """The losses of a run: training by step, validation by evaluation."""
-
-    steps: Floats
-    train: Floats
-    eval_steps: Floats
-    evals: Floats
-
-    @property
-    def start(self) -> float:
-        """Mean training loss of the first 5 % of the steps (3 at least)."""
-        first = float(self.train[: max(3, len(self.train) // 20)].mean())
-        return max(first, 1e-9)  # it divides
-
-    @property
-    def end(self) -> float:
-        """Mean training loss of the last 10 % of the steps (5 at least)."""
-        return float(self.train[-max(5, len(self.train) // 10) :].mean())
-
-    @property
-    def swing(self) -> float:
-        """Typical jump of the training loss from its course, as a standard deviation.
-
-        From the 90 % quantile of the steps' differences: a few spikes do not matter, many do.
-        """
-        return float(np.quantile(np.abs(np.diff(self.train)), 0.9)) / (1.645 * math.sqrt(2))
+# A fall that keeps 0.7 of the pace of a straight one to the end does not bend yet.
+STRAIGHT, SLOW_DROP, MOSTLY = 0.7, 0.1, 0.9
+# A best step in the first third leaves most of the run to memorising.
+EARLY = 1 / 3
 
 
 def diagnose(metrics: Sequence[Json]) -> Diagnosis:
     """Say what pattern the loss curve of a run follows.
 
     Args:
-        metrics: the lines of ``metrics.jsonl``: ``kind`` train or eval, ``step``, ``loss``.
+        metrics: the lines of ``metrics.jsonl``: ``kind`` train or eval, ``step``, ``loss``; events that are
+            warnings name their kind as ``warning``.
 
     """
-    curve = _read(metrics)
+    curve = read(metrics)
+    if found := unstable.exploded(curve, {"steps": float(len(curve.train))}):
+        return found
     if len(curve.train) < FEWEST_STEPS:
         return Diagnosis(
             "too early to tell",
@@ -96,81 +47,24 @@ def diagnose(metrics: Sequence[Json]) -> Diagnosis:
             {"steps": float(len(curve.train))},
             ("train for more steps",),
         )
-    evidence = _evidence(curve)
-    for rule in (_fluctuation, _over_fitting, _under_fitting):
-        found = rule(curve, evidence)
+    numbers = evidence(curve)
+    for rule in (
+        unstable.exploding_gradients,
+        unstable.rate_too_high,
+        unstable.spikes,
+        unstable.fluctuation,
+        _over_fitting,
+        unstable.vanishing_gradients,
+        _rate_too_low,
+        _under_fitting,
+    ):
+        found = rule(curve, numbers)
         if found:
             return found
-    return _healthy(curve, evidence)
+    return _healthy(curve, numbers)
 
 
-def _read(metrics: Sequence[Json]) -> _Curve:
-    lines = {kind: [m for m in metrics if m["kind"] == kind] for kind in ("train", "eval")}
-    arrays = [
-        np.array([line[key] for line in lines[kind]], dtype=np.float64)
-        for kind in ("train", "eval")
-        for key in ("step", "loss")
-    ]
-    return _Curve(*arrays)
-
-
-def _evidence(curve: _Curve) -> dict[str, float]:
-    quarter = len(curve.train) // 4
-    parts = [float(part.mean()) for part in (curve.train[-2 * quarter : -quarter], curve.train[-quarter:])]
-    evidence = {
-        "steps": float(len(curve.train)),
-        "train_start": curve.start,
-        "train_end": curve.end,
-        "drop": (curve.start - curve.end) / curve.start,
-        "last_quarter_drop": (parts[0] - parts[1]) / curve.start,
-        # Two standard errors of that difference: what noise alone can make of it.
-        "last_quarter_noise": 2 * curve.swing * math.sqrt(2 / quarter) / curve.start,
-        "swing": curve.swing / curve.start,
-    }
-    if len(curve.evals):
-        best = int(curve.evals.argmin())
-        evidence |= {
-            "eval_best": float(curve.evals[best]),
-            "eval_best_step": float(curve.eval_steps[best]),
-            "eval_last": float(curve.evals[-1]),
-            "eval_rise": float(curve.evals[-1] - curve.evals[best]),
-            "gap": float(curve.evals[-1]) - curve.end,
-        }
-    return evidence
-
-
-def _turning(curve: _Curve) -> float:
-    """Return the median move between evaluations if most moves turn back the one before, else 0."""
-    moves = np.diff(curve.evals)
-    if len(moves) < 4:
-        return 0.0
-    turns = np.sign(moves[1:]) != np.sign(moves[:-1])
-    return float(np.median(np.abs(moves))) if turns.mean() >= 0.5 else 0.0
-
-
-def _fluctuation(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis | None:
-    turning = _turning(curve) / curve.start
-    if evidence["drop"] < -SMALL_DROP:
-        what = f"the training loss rose from {curve.start:.3f} to {curve.end:.3f}"
-    elif evidence["swing"] > LARGE_SWING:
-        what = f"the training loss swings by {evidence['swing']:.0%} of its start from step to step"
-    elif turning > LARGE_TURN:
-        what = f"the validation loss goes up and down by {turning:.0%} of the start between evaluations"
-    else:
-        return None
-    return Diagnosis(
-        "fluctuation",
-        f"Unstable: {what}. The learning rate is too high or the gradients are too noisy.",
-        {**evidence, "eval_turning": turning},
-        (
-            "lower train.learning_rate (a third of it)",
-            "raise train.tokens_per_step, so that gradients are less noisy",
-            "raise train.warmup_steps, or lower train.max_grad_norm",
-        ),
-    )
-
-
-def _over_fitting(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis | None:
+def _over_fitting(curve: Curve, evidence: Mapping[str, float]) -> Diagnosis | None:
     if len(curve.evals) < 3:
         return None
     best, rise, best_step = evidence["eval_best"], evidence["eval_rise"], evidence["eval_best_step"]
@@ -180,20 +74,46 @@ def _over_fitting(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis | N
     before = float(until[-max(3, len(until) // 4) :].mean())
     if curve.end >= before:
         return None
+    early = best_step <= EARLY * float(curve.steps[-1])
+    best_one = (
+        f"use the checkpoint of step {best_step:.0f} (the best one is kept); train.patience stops there"
+    )
+    less = "train.method.dropout=0.05, train.weight_decay=0.01, or a lower train.method.rank"
+    if early:
+        advice = (best_one, "lower train.learning_rate (a third of it), and more and more varied data", less)
+    else:
+        advice = (best_one, "fewer train.epochs, or more and more varied data", less)
     return Diagnosis(
-        "over-fitting",
-        f"Since step {best_step:.0f} the training loss fell on ({before:.3f} → {curve.end:.3f}) while the "
-        f"validation loss rose ({best:.3f} → {evidence['eval_last']:.3f}): it memorises.",
+        "early over-fitting" if early else "late over-fitting",
+        f"Since step {best_step:.0f} of {curve.steps[-1]:.0f} the training loss fell on ({before:.3f} → "
+        f"{curve.end:.3f}) while the validation loss rose ({best:.3f} → {evidence['eval_last']:.3f}): it "
+        "memorises.",
         {**evidence, "train_at_best": before},
+        advice,
+    )
+
+
+def _rate_too_low(curve: Curve, evidence: Mapping[str, float]) -> Diagnosis | None:
+    """The loss falls in proportion to the learning rate to the end, and has not come far."""
+    drop, last, noise = (evidence[name] for name in ("drop", "last_quarter_drop", "last_quarter_noise"))
+    moves = np.diff(curve.evals)
+    seen = last > noise or (len(moves) >= 4 and float((moves < 0).mean()) >= MOSTLY)
+    bends = last + noise / 2 < STRAIGHT * curve.straight * drop
+    if not 0 < drop < SLOW_DROP or bends or not seen:
+        return None
+    return Diagnosis(
+        "learning rate too low",
+        f"The training loss falls steadily but slowly ({curve.start:.3f} → {curve.end:.3f}, {drop:.1%}), as "
+        "fast at the end as before: the steps are too small.",
+        dict(evidence),
         (
-            f"use the checkpoint of step {best_step:.0f} (the best one is kept); train.patience stops there",
-            "fewer train.epochs, or more and more varied data",
-            "train.method.dropout=0.05, train.weight_decay=0.01, or a lower train.method.rank",
+            "raise train.learning_rate (three to ten times it); `tanzim range-test` finds a rate",
+            "lower train.warmup_steps, or train longer",
         ),
     )
 
 
-def _under_fitting(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis | None:
+def _under_fitting(curve: Curve, evidence: Mapping[str, float]) -> Diagnosis | None:
     if evidence["drop"] >= SMALL_DROP:
         return None
     return Diagnosis(
@@ -209,7 +129,7 @@ def _under_fitting(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis | 
     )
 
 
-def _healthy(curve: _Curve, evidence: Mapping[str, float]) -> Diagnosis:
+def _healthy(curve: Curve, evidence: Mapping[str, float]) -> Diagnosis:
     falling = evidence["last_quarter_drop"]
     still = falling > max(STILL_FALLING * evidence["drop"], evidence["last_quarter_noise"])
     both = f" and the validation loss to {evidence['eval_last']:.3f}" if len(curve.evals) else ""

@@ -11,12 +11,7 @@ from tanzim.core.records import Json
 from tanzim.core.units import duration, number, size
 from tanzim.evaluate.curves import diagnose
 
-_KINDS: dict[str, Literal["good", "bad"]] = {
-    "healthy": "good",
-    "fluctuation": "bad",
-    "over-fitting": "bad",
-    "under-fitting": "bad",
-}
+_KINDS: dict[str, Literal["good", "info"]] = {"healthy": "good", "too early to tell": "info"}
 
 
 def training_section(metrics: Sequence[Json], result: Json) -> list[Child]:
@@ -39,7 +34,7 @@ def training_section(metrics: Sequence[Json], result: Json) -> list[Child]:
             tag("b", f"{diagnosis.verdict.capitalize()}. "),
             diagnosis.summary,
             [tag("div", "What may help:"), tag("ul", advice)] if advice else "",
-            kind=_KINDS.get(diagnosis.verdict, "info"),
+            kind=_KINDS.get(diagnosis.verdict, "bad"),
         )
     )
     train, run = thin(steps)

@@ -97,7 +97,9 @@ def noise_in_words(metrics: Sequence[Json], tokens_per_step: float) -> str:
             f"gradient noise: over {len(found)} steps the signal drowned in it; a larger "
             f"train.tokens_per_step (now about {tokens_per_step:,.0f}) makes better use of each step"
         )
-    scale = max(0.0, trace / signal) / max(share, 1e-9)
+    scale = trace / signal / max(share, 1e-9)
+    if scale < 1:
+        return "gradient noise: too little to be measured; a smaller train.tokens_per_step makes more steps"
     said = f"gradient noise: signal and noise weigh the same at about {scale:,.0f} tokens a step"
     now = f"train.tokens_per_step, now about {tokens_per_step:,.0f},"
     if tokens_per_step > scale * LARGE:

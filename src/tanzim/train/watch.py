@@ -37,7 +37,8 @@ LAYER_RATIO = 1e3
 EXPLODED, EXPLODED_FACTOR, EXPLODED_NATS = 5, 2.0, 2.0
 RISEN = 1.1  # of ten steps against the first ten
 OVER_FIT = 1.03  # of the validation loss over its best; on a plateau it moves by about 1 %
-QUIET_STEPS = 50  # between two warnings of a kind
+QUIET_STEPS = 50  # between two warnings of a kind; those of ONCE describe a whole run
+ONCE = ("over-fitting", "learning rate too high", "loss exploded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,13 @@ class Watch:
             found = self._layers(line["layers"])
         else:
             return []
-        new = [f for f in found if step - self._said.get(f.kind, -QUIET_STEPS) >= QUIET_STEPS]
+        new = [f for f in found if self._is_new(f.kind, step)]
         self._said |= {f.kind: step for f in new}
         return new
+
+    def _is_new(self, kind: Warned, step: int) -> bool:
+        before = self._said.get(kind)
+        return before is None or (kind not in ONCE and step - before >= QUIET_STEPS)
 
     def _loss(self, line: Json) -> list[Finding]:
         loss, rate = float(line["loss"]), float(line["learning_rate"])
