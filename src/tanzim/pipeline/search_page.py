@@ -17,6 +17,7 @@ from tanzim.core.scatter import Axis, Mark, Shape, scatter, shape
 from tanzim.core.units import count, duration, number
 from tanzim.tune.config import Entry, Range
 from tanzim.tune.importance import importances
+from tanzim.tune.space import identity
 from tanzim.tune.trials import Trial, read_trials
 
 _SECTIONS = (("best", "The best"), ("values", "Trials"), ("keys", "Keys"), ("table", "Every trial"))
@@ -149,12 +150,13 @@ def _end(trial: Trial) -> str:
 
 
 def _marks(about: Json, trials: Sequence[Trial], best: Trial | None, x: dict[int, float]) -> list[Mark]:
-    heights = [(trial, _height(about, trial)) for trial in trials if trial.number in x]
-    return [
+    heights = [(trial, _height(about, trial)) for trial in trials]
+    marks = [
         Mark(x[trial.number], height, _shape(trial, best), _said(trial))
         for trial, height in heights
         if height is not None
     ]
+    return sorted(marks, key=lambda mark: ("cross", "dot", "ring").index(mark.shape))  # the best on top
 
 
 def _legend(marks: Sequence[Mark]) -> Html:
@@ -216,8 +218,13 @@ def _positions(key: str, entry: Entry, trials: Sequence[Trial]) -> tuple[list[st
     if isinstance(entry, Range):
         at = {trial.number: float(trial.params[key]) for trial in trials}
         return [], "log" if entry.log else "linear", at
-    names = [_show(value) for value in entry.values]
-    return names, "names", {trial.number: float(names.index(_show(trial.params[key]))) for trial in trials}
+    known = [identity(value) for value in entry.values]
+    at = {trial.number: float(known.index(identity(trial.params[key]))) for trial in trials}
+    return [_clip(_show(value)) for value in entry.values], "names", at
+
+
+def _clip(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _short(key: str, entries: dict[str, Entry]) -> str:
