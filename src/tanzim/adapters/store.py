@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,8 @@ def load_adapter(
     else:
         adapted = wrap(model, config, name)
     _fill(adapted, tensors, name, folder)
+    if config.is_prompt_learning:
+        adapted.prompt_encoder.requires_grad_(False)
     adapted.set_adapter(name, inference_mode=True)
     fuse(adapted)
     return adapted
@@ -161,9 +164,12 @@ def _write_record(folder: Path, base_hash: str, base_name: str, method: Json | N
 
 
 def _state(model: peft.PeftModel, name: str) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = get_peft_model_state_dict(
-        model, adapter_name=name, save_embedding_layers=False
-    )
+    with warnings.catch_warnings():
+        # AdaLoRA may leave a layer no rank at all, which peft takes for a broken shard.
+        warnings.filterwarnings("ignore", message=r"Adapter .* LoRA tensor\(s\) have invalid shape")
+        state: dict[str, Tensor] = get_peft_model_state_dict(
+            model, adapter_name=name, save_embedding_layers=False
+        )
     return state
 
 
