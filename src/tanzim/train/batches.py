@@ -229,7 +229,7 @@ class Sampler:
         """Report how well the first epoch packs: steps, passes, and the share of each that is used."""
         steps = self.steps(0)
         passes = sum(len(self.passes(self.lengths[step], tokens_per_pass)) for step in steps)
-        tokens = int(self.lengths.sum())
+        tokens = sum(int(self.lengths[step].sum()) for step in steps)
         return {
             "documents": len(self.lengths),
             "tokens": tokens,

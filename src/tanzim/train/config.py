@@ -38,6 +38,8 @@ class TrainConfig(Section):
     """Tokens per forward pass (the micro-batch); lowered by itself when memory runs out."""
     packing: bool = True
     """Fill each pass with several documents, isolated from one another."""
+    balanced_batches: bool = False
+    """Draw the classes evenly in every step; rare documents come several times an epoch (classification)."""
     learning_rate: float = Field(default_factory=usual_rate, gt=0, le=1)
     """Peak step size; unset: the optimiser's usual one (2e-4 for AdamW, the field's start for LoRA)."""
     schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
@@ -79,6 +81,15 @@ class TrainConfig(Section):
         if self.optimizer.type not in ("gd", "sgd") and self.tokens_per_pass > self.tokens_per_step:
             raise ValueError(
                 f"tokens_per_pass ({self.tokens_per_pass}) exceeds tokens_per_step ({self.tokens_per_step})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _balance_has_classes(self) -> TrainConfig:
+        if self.balanced_batches and self.objective.type != "classification":
+            raise ValueError(
+                "balanced_batches draws documents by their one label, which "
+                f"objective.type={self.objective.type} does not give them"
             )
         return self
 

@@ -29,6 +29,7 @@ from tanzim.core.records import Json
 from tanzim.core.run import RunFolder
 from tanzim.core.seeds import derive
 from tanzim.core.units import size
+from tanzim.train.balanced import BalancedSampler, make_sampler
 from tanzim.train.batches import Sampler
 from tanzim.train.checkpoint import Checkpoints, State
 from tanzim.train.config import TrainConfig
@@ -39,6 +40,7 @@ from tanzim.train.memory import peak_memory, recompute_activations
 from tanzim.train.neftune import Neftune
 from tanzim.train.objectives.base import Objective
 from tanzim.train.objectives.choose import make_objective
+from tanzim.train.objectives.classification import LabelObjective
 from tanzim.train.objectives.distillation import Teacher
 from tanzim.train.optimizers import make_optimizer
 from tanzim.train.ranks import Ranks
@@ -148,6 +150,8 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
 
     sampler = _sampler(train_tokens, objective, config, seed)
+    if isinstance(sampler, BalancedSampler) and isinstance(objective, LabelObjective):
+        way = f"{way}; {sampler.repeats(objective.labels)}"
 
     # Where the run stands: at the start, or at its newest checkpoint.
     optimizer = make_optimizer(method.parameters, config)
@@ -199,12 +203,12 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
 
 def _sampler(tokens: TokenStore, objective: Objective, config: TrainConfig, seed: int) -> Sampler:
     """Return the data in its order."""
-    return Sampler(
+    return make_sampler(
         tokens.lengths,
+        config,
         seed=seed,
-        tokens_per_step=config.step_tokens,
-        packing=config.packing and objective.layout != "single",
-        padded=objective.layout == "padded",
+        layout=objective.layout,
+        classes=tokens.classes if config.balanced_batches else None,
     )
 
 

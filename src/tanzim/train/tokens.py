@@ -157,6 +157,11 @@ class TokenStore(Sequence[Document]):
         return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
     @cached_property
+    def classes(self) -> npt.NDArray[np.int64]:
+        """The one label of each document, int64 [N]."""
+        return np.array([document.targets[0][0] for document in self], np.int64)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the file, by which a resumed run knows its data."""
         return sha256(self.path)
