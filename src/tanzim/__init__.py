@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tanzim.pipeline.plan import plan
     from tanzim.pipeline.prepare import inspect_data, prepare_data
     from tanzim.pipeline.preview import preview
+    from tanzim.pipeline.range_test import range_test
     from tanzim.pipeline.run import run
     from tanzim.pipeline.search import search
     from tanzim.pipeline.serve import serve_models
@@ -38,6 +39,7 @@ _HOME = {
     "plan": "pipeline.plan",
     "prepare_data": "pipeline.prepare",
     "preview": "pipeline.preview",
+    "range_test": "pipeline.range_test",
     "run": "pipeline.run",
     "search": "pipeline.search",
     "serve_models": "pipeline.serve",
@@ -57,6 +59,7 @@ __all__ = [
     "plan",
     "prepare_data",
     "preview",
+    "range_test",
     "run",
     "search",
     "serve_models",

@@ -19,6 +19,7 @@ SURFACE = {
     "plan": "config, *overwrite=False, *reporter=None",
     "prepare_data": "config, *overwrite=False, *reporter=None",
     "preview": "config, *count=3, *html=None, *reporter=None",
+    "range_test": "config, *steps=40, *reporter=None",
     "run": "config, *overwrite=False, *reporter=None",
     "search": "config, *overwrite=False, *reporter=None",
     "serve_models": "models=(), *overrides=(), *reporter=None",

@@ -9,6 +9,7 @@ import typer
 
 from tanzim.cli.adapters import app as adapters_app
 from tanzim.cli.launch import launch_command
+from tanzim.cli.range_test import range_test_command
 from tanzim.cli.search import search_command
 from tanzim.core.errors import TanzimError
 
@@ -184,6 +185,7 @@ def run_command(settings: Settings = None, overwrite: Overwrite = False) -> None
 
 
 app.command("search")(search_command)
+app.command("range-test")(range_test_command)
 
 
 @app.command()

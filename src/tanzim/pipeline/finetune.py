@@ -97,7 +97,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
         plan.check()
         folder.write_manifest(_choices(manifest, reporter))
 
-    method, autocast = _method(config, setup, reporter, ranks)
+    method, autocast = prepare_method(config, setup, reporter, ranks)
     teacher = load_teacher(config, setup.tokenizer, device=pick_device(config.model), reporter=reporter)
     validation = TokenStore(folder.tokens / "validation.arrow")
     with reporter.task("training") as progress, quiet():
@@ -119,7 +119,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
         return Finetuned(folder, result.output, manifest.result)
     write_measured(folder, result)
     if ranks.together:  # this rank held a part of the model only
-        method, _ = _method(config, setup, Reporter(), Ranks())
+        method, _ = prepare_method(config, setup, Reporter(), Ranks())
         load_weights(method, folder.checkpoints / f"checkpoint-{result.best_step}")
     finish(config, folder, setup, method.model, manifest, reporter)
     folder.write_manifest(replace(manifest, status="trained"))
@@ -130,7 +130,7 @@ def _choices(manifest: RunManifest, reporter: Reporter) -> RunManifest:
     return replace(manifest, environment=manifest.environment | {"choices": reporter.choices})
 
 
-def _method(
+def prepare_method(
     config: Config, setup: Ready, reporter: Reporter, ranks: Ranks
 ) -> tuple[Method, torch.dtype | None]:
     """Load the base and prepare it for training, divided among the ranks if that is the strategy.
