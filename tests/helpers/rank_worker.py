@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "train"))
 from tiny_train import fit, tiny_llama, tiny_method
 
-from tanzim.core.errors import TanzimError
+from tanzim.core.errors import Interrupted, TanzimError
 from tanzim.core.records import Json
 from tanzim.launch.config import LocalLaunch
 from tanzim.launch.heartbeat import failed
@@ -42,6 +42,9 @@ def main() -> int:
         ranks = kind(first.place, first.heart) if first.world > 1 else Ranks()
         try:
             run(job, ranks)
+        except Interrupted:
+            if job.get("trouble", {}).get("kind") != "interrupt":
+                raise
         except TanzimError as error:
             failed(folder, ranks.rank, error)
             print(f"error: {error}", file=sys.stderr)

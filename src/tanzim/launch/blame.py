@@ -23,13 +23,13 @@ class LostRank(TrainError):
     """The other ranks cannot be reached: one of them is to blame, not this one."""
 
 
-def blame(found: Sequence[Beat], failures: Sequence[Json], folder: Path) -> TanzimError:
+def blame(found: Sequence[Beat], failures: Sequence[Json], logs: Path) -> TanzimError:
     """Return the error that ended a job.
 
     Args:
         found: the last beat of each rank of this machine.
         failures: ``rank``, ``pid`` and ``exitcode`` (negative for a signal) of ranks that did not end well.
-        folder: the run's ``ranks/``, where more is to be read.
+        logs: where what the ranks printed is to be read.
 
     Returns:
         What a rank said of itself; else the rank that a signal killed; else one that ended in a crash; a
@@ -51,10 +51,10 @@ def blame(found: Sequence[Beat], failures: Sequence[Json], folder: Path) -> Tanz
 
     ordered = sorted(failures, key=telling)
     if ordered:
-        return _as_ended(ordered[0], by_rank.get(ordered[0]["rank"]), folder)
+        return _as_ended(ordered[0], by_rank.get(ordered[0]["rank"]), logs)
     if said:
         return _as_said(said[0], alike=False)
-    return TrainError("the job ended before its first rank began", where=str(folder), fix=AGAIN)
+    return TrainError("the job ended before its first rank began", where=str(logs), fix=AGAIN)
 
 
 def hung(guilty: Sequence[Beat], stacks: dict[int, Path | None], now: float) -> TrainError:
@@ -83,7 +83,7 @@ def _as_said(beat: Beat, *, alike: bool) -> TanzimError:
     return kind(f"{whose}{error['what']}", where=error["where"], fix=error["fix"])
 
 
-def _as_ended(failure: Json, beat: Beat | None, folder: Path) -> TrainError:
+def _as_ended(failure: Json, beat: Beat | None, logs: Path) -> TrainError:
     code, rank = failure["exitcode"], failure["rank"]
     doing = beat.doing() if beat else "before it began"
     if code < 0:
@@ -94,4 +94,4 @@ def _as_ended(failure: Json, beat: Beat | None, folder: Path) -> TrainError:
             fix = f"if memory ran out, lower train.tokens_per_pass or launch.nproc; {AGAIN}"
     else:
         ended, fix = f"crashed (exit code {code})", "its log says where; please report it"
-    return TrainError(f"rank {rank} {ended} {doing}", where=str(folder), fix=fix)
+    return TrainError(f"rank {rank} {ended} {doing}", where=str(logs), fix=fix)

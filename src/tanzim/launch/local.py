@@ -84,7 +84,7 @@ def run_ranks(
         raise watch.hung
     if process.returncode:
         failures = read_json(outcome) if outcome.is_file() else []
-        raise blame(watch.beats(), failures, folder)
+        raise blame(watch.beats(), failures, logs)
 
 
 def torchrun_arguments(config: LocalLaunch | TorchrunLaunch, logs: Path, name: str) -> list[str]:
@@ -162,17 +162,17 @@ class _Tail:
 
     def __init__(self, logs: Path, ranks: range, write: Callable[[str], None]) -> None:
         self.logs, self.ranks, self.write = logs, ranks, write
-        self._open: dict[Path, Any] = {}
+        self._seen: dict[Path, int] = {}  # bytes passed on
 
     def read(self) -> None:
         for path in sorted(self.logs.glob("*/attempt_*/*/std*.log")):
-            stream = self._open.setdefault(path, path.open("rb"))
             rank = self.ranks[int(path.parent.name)]
-            while line := stream.readline():
-                if not line.endswith(b"\n"):
-                    stream.seek(-len(line), os.SEEK_CUR)  # the rest is still to come
-                    break
-                self.write(f"[rank {rank}] {line.decode(errors='replace').rstrip()}")
+            with path.open("rb") as stream:
+                stream.seek(self._seen.get(path, 0))
+                whole, newline, _ = stream.read().rpartition(b"\n")  # the rest is still to come
+            self._seen[path] = self._seen.get(path, 0) + len(whole) + len(newline)
+            for line in whole.decode(errors="replace").splitlines():
+                self.write(f"[rank {rank}] {line}")
 
 
 def _end(process: subprocess.Popen[bytes], watch: _Watch) -> None:
