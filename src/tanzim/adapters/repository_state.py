@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePosixPath
 
 from tanzim.core.errors import RunError
 from tanzim.core.records import Json
@@ -85,7 +86,16 @@ class Entry:
 
     @classmethod
     def from_json(cls, value: Json) -> Entry:
-        """Make the record from what `to_json` returned."""
+        """Make the record from what `to_json` returned.
+
+        Raises:
+            RunError: it names files outside its own folder.
+
+        """
+        # Ids and names become paths, and a shared repository may be written by others.
+        names = [PurePosixPath(name) for name in (value["id"], value["content"], *value["files"])]
+        if any(name.is_absolute() or not name.parts or ".." in name.parts for name in names):
+            raise RunError(f"an entry of this repository names files outside its folder: {value['id']!r}")
         return cls(**{**value, "facts": Facts.from_json(value["facts"])})
 
 

@@ -190,6 +190,17 @@ def test_a_repository_from_the_future_is_refused(repository, tmp_path):
         repository.entries()
 
 
+@pytest.mark.parametrize("where", ["id", "content", "files"])
+@pytest.mark.parametrize("name", ["../../outside", "/etc/outside", ""])
+def test_an_entry_that_points_outside_is_refused(repository, tmp_path, where, name):
+    add(repository, tmp_path / "one")
+    event = json.loads((Path(repository.url) / "log" / "00000001.json").read_text())
+    event["entry"] |= {where: {name: "0" * 64} if where == "files" else name}
+    (Path(repository.url) / "log" / "00000002.json").write_text(json.dumps(event))
+    with pytest.raises(RunError, match="names files outside its folder"):
+        repository.entries()
+
+
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="the repository cannot be used"):
