@@ -69,6 +69,8 @@ def output_size(layer: Any) -> int:  # noqa: ANN401 - a linear layer or a Conv1D
 def _block(path: str, layer: nn.Module) -> Block:
     block = Block({}, {}, {})
     for name, module in layer.named_modules(prefix=path):
+        if isinstance(module, nn.Embedding):  # T5 keeps its relative positions inside a layer
+            continue
         sizes = {value.ndim for value in module.parameters(recurse=False)}
         if sizes and max(sizes) >= 2:
             inside = name.removeprefix(path).lower()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from tanzim.adapters.config import FullConfig
 from tanzim.adapters.heads import head_parameters
 from tanzim.adapters.method import Method
@@ -47,20 +49,29 @@ def attach(model: Any, config: FullConfig, *, seed: int, base_hash: str, base_na
 
 
 def decoder_layers(model: Any) -> dict[str, Any]:  # noqa: ANN401 - any transformers model
-    """Return the layers of ``model``, first to last, by their path.
+    """Return the layers of ``model``, first to last, by their path; an encoder's before its decoder's.
 
     Raises:
         ModelError: the model has no list of layers.
 
     """
-    from torch import nn
-
-    lists = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
-    wanted = model.config.get_text_config().num_hidden_layers
-    for path, module in lists:
-        if len(module) == wanted:
-            return {f"{path}.{index}": layer for index, layer in enumerate(module)}
-    raise ModelError("the model's layers could not be told apart", fix="use train.method.freeze instead")
+    config = model.config.get_text_config()
+    keys = ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
+    wanted = {getattr(config, key, None) for key in keys}
+    found: dict[str, nn.ModuleList] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) not in wanted:
+            continue
+        nested = any(path.startswith(f"{other}.") for other in found)
+        if not nested and (not found or model.config.is_encoder_decoder):
+            found[path] = module
+    if not found:
+        raise ModelError(
+            "the model's layers could not be told apart",
+            where="train.method.type",
+            fix="use full, without last_layers",
+        )
+    return {f"{path}.{index}": layer for path, part in found.items() for index, layer in enumerate(part)}
 
 
 def _last(model: Any, count: int) -> set[str]:  # noqa: ANN401
@@ -74,17 +85,20 @@ def _last(model: Any, count: int) -> set[str]:  # noqa: ANN401
         )
     paths = list(layers)
     last = tuple(f"{path}." for path in paths[-count:])
-    stem = paths[0].rpartition(".")[0].rpartition(".")[0]
-    embeddings = model.get_input_embeddings()
-    inputs = {id(parameter) for parameter in embeddings.parameters()}
+    inside = f"{paths[-1].rpartition('.')[0]}."
+    beside = inside.removesuffix(f"{inside.split('.')[-2]}.")
+    embeddings = {
+        id(value) for m in model.modules() if isinstance(m, nn.Embedding) for value in m.parameters()
+    }
     head = model.get_output_embeddings()
+    heads = set() if head is None else {id(value) for value in head.parameters()}
     named = dict(model.named_parameters())
     after = {
         name
-        for name, parameter in named.items()
-        # The final norm stands beside the list of layers; a tied head is the input embedding and stays.
-        if (name.startswith(f"{stem}.") and not name.startswith(f"{paths[0].rpartition('.')[0]}."))
-        or (head is not None and any(parameter is other for other in head.parameters()))
-        if id(parameter) not in inputs
+        for name, value in named.items()
+        # The final norm stands beside the list of layers, and so do embeddings, which come before them;
+        # a tied head is one.
+        if (name.startswith(beside) and not name.startswith(inside)) or id(value) in heads
+        if id(value) not in embeddings
     }
     return {name for name in named if name.startswith(last)} | after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_a_half_of_every_category_and_the_outside_always(tmp_path: Path) -> None
             counts.append(len(names & set(FEED_FORWARD)))
         assert sorted(counts) == [1, 1, 2, 2]
         assert not any("embed" in name or name == "model.norm.weight" for name in frozen)
-    assert all(a != b for a, b in zip(found, found[1:], strict=False))
+    assert all(a != b for a, b in pairwise(found))
     covered = set().union(*found)
     assert all(f"model.layers.0.self_attn.{name}.weight" in covered for name in ATTENTION)
 
