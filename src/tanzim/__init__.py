@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tanzim.core.errors import TanzimError
+    from tanzim.pipeline.adapters import (
+        add_adapter,
+        delete_adapter,
+        diff_adapters,
+        fetch_adapter,
+        merge_models,
+        promote_adapter,
+        roll_back_adapter,
+        search_adapters,
+    )
     from tanzim.pipeline.chat import chat
+    from tanzim.pipeline.combine import combine_adapters
     from tanzim.pipeline.config import Config
     from tanzim.pipeline.doctor import doctor
     from tanzim.pipeline.evaluate import evaluate_run
@@ -28,40 +39,58 @@ __version__ = "0.1.0"
 _HOME = {
     "Config": "pipeline.config",
     "TanzimError": "core.errors",
+    "add_adapter": "pipeline.adapters",
     "chat": "pipeline.chat",
+    "combine_adapters": "pipeline.combine",
+    "delete_adapter": "pipeline.adapters",
+    "diff_adapters": "pipeline.adapters",
     "doctor": "pipeline.doctor",
     "evaluate_run": "pipeline.evaluate",
     "export_run": "pipeline.export",
+    "fetch_adapter": "pipeline.adapters",
     "finetune": "pipeline.finetune",
     "init": "pipeline.init",
     "inspect_data": "pipeline.prepare",
     "load_config": "pipeline.workspace",
+    "merge_models": "pipeline.adapters",
     "plan": "pipeline.plan",
     "prepare_data": "pipeline.prepare",
     "preview": "pipeline.preview",
+    "promote_adapter": "pipeline.adapters",
     "range_test": "pipeline.range_test",
+    "roll_back_adapter": "pipeline.adapters",
     "run": "pipeline.run",
     "search": "pipeline.search",
+    "search_adapters": "pipeline.adapters",
     "serve_models": "pipeline.serve",
 }
 
 __all__ = [
     "Config",
     "TanzimError",
+    "add_adapter",
     "chat",
+    "combine_adapters",
+    "delete_adapter",
+    "diff_adapters",
     "doctor",
     "evaluate_run",
     "export_run",
+    "fetch_adapter",
     "finetune",
     "init",
     "inspect_data",
     "load_config",
+    "merge_models",
     "plan",
     "prepare_data",
     "preview",
+    "promote_adapter",
     "range_test",
+    "roll_back_adapter",
     "run",
     "search",
+    "search_adapters",
     "serve_models",
 ]
 

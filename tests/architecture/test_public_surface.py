@@ -8,20 +8,31 @@ import tanzim
 CLASSES = {"Config", "TanzimError"}
 # Arguments with their defaults; * marks those given by keyword alone.
 SURFACE = {
+    "add_adapter": "path, *name=None, *task=None, *text='', *tags=(), *repository=None",
     "chat": "model, message, *system=None, *reporter=None",
+    "combine_adapters": (
+        "refs, recipes, *name, *task=None, *measure=True, *repository=None, *output=None, *reporter=None"
+    ),
+    "delete_adapter": "ref, *repository=None",
+    "diff_adapters": "one, two, *repository=None",
     "doctor": "runs_dir='runs'",
     "evaluate_run": "config, *reporter=None",
     "export_run": "config, *merge=False, *output=None, *reporter=None",
+    "fetch_adapter": "task=None, *ref=None, *repository=None",
     "finetune": "config, *overwrite=False, *reporter=None",
     "init": "file, *output='tanzim.yaml', *force=False, *reporter=None",
     "inspect_data": "file, *config=None",
     "load_config": "path=None, overrides=()",
+    "merge_models": "models, output, *way='linear', *weights=(), *base=None, *reporter=None",
     "plan": "config, *overwrite=False, *reporter=None",
     "prepare_data": "config, *overwrite=False, *reporter=None",
     "preview": "config, *count=3, *html=None, *reporter=None",
     "range_test": "config, *steps=40, *reporter=None",
+    "promote_adapter": "ref, *task=None, *repository=None",
+    "roll_back_adapter": "task, *repository=None",
     "run": "config, *overwrite=False, *reporter=None",
     "search": "config, *overwrite=False, *reporter=None",
+    "search_adapters": "text=None, *task=None, *base=None, *tag=None, *repository=None",
     "serve_models": "models=(), *overrides=(), *reporter=None",
 }
 
