@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from tanzim.adapters.folder import CONFIG, RECORD, WEIGHTS, check_base, own_type, read_record
 from tanzim.adapters.linear import fuse, wrap
-from tanzim.core.errors import ModelError
+from tanzim.core.errors import ModelError, WrongBaseError
 from tanzim.core.files import new_folder, write_json
 from tanzim.core.records import Json
 
@@ -120,6 +120,7 @@ def load_adapter(
             change.swap()
         return model
     check_base(folder, base_hash)
+    check_form(model, folder)
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     # Which base it is has been checked by hash; peft would compare names.
@@ -156,6 +157,22 @@ def read_own(folder: Path, *, base_hash: str) -> OwnAdapter:
 
     check_base(folder, base_hash)
     return OwnAdapter(read_record(folder)["method"], read_tensors(folder / WEIGHTS), folder)
+
+
+def check_form(model: Any, folder: Path) -> None:  # noqa: ANN401 - any transformers model
+    """Refuse an adapter that was trained on its base in 4 bits where the base is loaded in full.
+
+    Raises:
+        WrongBaseError: it belongs to the base in the other form.
+
+    """
+    method = read_record(folder).get("method") or {}
+    if method.get("type") == "qlora" and not getattr(model, "is_loaded_in_4bit", False):
+        raise WrongBaseError(
+            "this adapter was trained on its base in 4 bits, and the base is loaded in full",
+            where=str(folder),
+            fix="open it alone: tanzim then loads the base in 4 bits",
+        )
 
 
 def _write_record(folder: Path, base_hash: str, base_name: str, method: Json | None = None) -> None:

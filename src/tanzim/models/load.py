@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -21,10 +22,12 @@ from transformers import (
 )
 from transformers.models.auto import modeling_auto as auto
 
-from tanzim.core.errors import ModelError
+from tanzim.core.errors import MissingExtra, ModelError
+from tanzim.core.files import read_json
 from tanzim.core.seeds import derive
 from tanzim.models.config import ModelConfig
 from tanzim.models.kernels.attention import ATTENTION, register
+from tanzim.models.quantised import keep_exact, loading
 from tanzim.models.quiet import quiet
 from tanzim.models.resolve import Base
 
@@ -124,7 +127,7 @@ def load_model(
     ``new_modules``; they are kept in float32, since they are trained.
 
     Args:
-        base: what `resolve` returned.
+        base: what `resolve` returned; its ``quantised`` says in which form the weights are kept.
         dtype: precision of the weights.
         device: where they go.
         kind: what the model is to do.
@@ -150,14 +153,15 @@ def load_model(
                 base.path,
                 config=config,
                 dtype=dtype,
-                attn_implementation=ATTENTION,
+                attn_implementation=_attention(kind),
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they come back in the report, with their names
+                **loading(base.quantised, dtype=dtype, device=device),
             )
-    except ModelError:
+    except (ModelError, MissingExtra):
         raise
     except _UNREADABLE as error:
         raise _unreadable("model", base, error) from error
@@ -168,7 +172,10 @@ def load_model(
     for name in model.new_modules:
         model.get_submodule(name).float()
     try:
-        model.to(device)
+        if base.quantised is None:
+            model.to(device)
+        else:
+            keep_exact(model)
     except torch.OutOfMemoryError as error:
         size = sum(p.numel() * p.element_size() for p in model.parameters())
         raise ModelError(
@@ -180,13 +187,40 @@ def load_model(
     return cast("PreTrainedModel", model)
 
 
+def base_kind(base: Base) -> Kind:
+    """Tell which kind of model writes text with a base: an encoder-decoder or a causal one."""
+    config = base.path / "config.json"
+    return "seq2seq" if config.is_file() and read_json(config).get("is_encoder_decoder") else "causal"
+
+
+def check_kind(base: Base, kind: Kind) -> None:
+    """Refuse a base that cannot do what is wanted, by its config alone.
+
+    Raises:
+        ModelError: it is not of that kind, or its config cannot be read.
+
+    """
+    try:
+        config = AutoConfig.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise _unreadable("model", base, error) from error
+    _check_kind(config, base, kind)
+
+
+def _attention(kind: Kind) -> str:
+    """Return the attention to compute with: T5 adds a bias to its scores, which ours does not know."""
+    return "sdpa" if kind == "seq2seq" else ATTENTION
+
+
 def _check_kind(config: PreTrainedConfig, base: Base, kind: Kind) -> None:
     """Refuse an architecture without such a class, and what would become a generator of random words."""
     _, names, wanted = _KINDS[kind]
     named = config.architectures or []
     if not (is_causal(config) if kind == "causal" else config.model_type in names):
         fix = {
-            "causal": "use a model that generates text, such as smollm2-135m-instruct",
+            "causal": "use a model that generates text, such as smollm2-135m-instruct"
+            if not config.is_encoder_decoder
+            else "train.objective.type=seq2seq trains models of this shape",
             "seq2seq": "use a T5- or BART-shaped model",
         }
         raise ModelError(
@@ -239,3 +273,53 @@ def _unreadable(part: str, base: Base, error: BaseException) -> ModelError:
             fix="use a model that is part of transformers",
         )
     return ModelError(f"the {part} cannot be loaded: {line}", where=str(base.path))
+
+
+def blank_model(
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    kind: Kind = "causal",
+    labels: int = 0,
+    layers: int | None = None,
+    vocabulary: int | None = None,
+) -> PreTrainedModel:
+    """Make a model of the architecture in ``path`` with random weights, and fewer layers and words if asked.
+
+    Args:
+        path: folder with ``config.json``; weights are not read.
+        dtype: precision of the weights.
+        device: where they go; ``meta`` takes no memory.
+        kind: what the model is to do.
+        labels: classes of a classification head.
+        layers: how many (of an encoder-decoder: in each half); None for all.
+        vocabulary: how many tokens; None for all.
+
+    """
+    register()
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        _shrink(part, layers, vocabulary)
+    if kind in HEADED:
+        config.num_labels = labels
+    with quiet(), torch.random.fork_rng(devices=[]), torch.device(device):
+        model: Any = _KINDS[kind][0].from_config(
+            config, dtype=dtype, attn_implementation=_attention(kind)
+        )
+    model.new_modules = _head(model) if kind in HEADED else ()
+    return cast("PreTrainedModel", model.eval())
+
+
+def _shrink(config: Any, layers: int | None, vocabulary: int | None) -> None:  # noqa: ANN401
+    if layers is not None:
+        for name in ("num_hidden_layers", "num_layers", "num_decoder_layers"):
+            if getattr(config, name, None):
+                setattr(config, name, layers)
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:layers]
+    if vocabulary is not None:
+        config.vocab_size = vocabulary
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+            if getattr(config, name, None) is not None:
+                setattr(config, name, 0)

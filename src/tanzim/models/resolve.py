@@ -18,6 +18,7 @@ from tanzim.models.embedded import ALIASES, embedded
 from tanzim.models.gguf import unpacked
 from tanzim.models.hashing import weight_files, weights_hash
 from tanzim.models.hub import download
+from tanzim.models.quantised import Quantised
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -33,6 +34,7 @@ class Base:
         path: a local folder in the Hugging Face layout, with safetensors weights.
         hash: SHA-256 over the weights; the same wherever the folder lies.
         license: as the model card or the file says it, if it does.
+        quantised: in which form its weights are kept in memory; None for the model's precision.
 
     """
 
@@ -41,6 +43,7 @@ class Base:
     path: Path
     hash: str
     license: str | None
+    quantised: Quantised | None = None
 
 
 def resolve(config: ModelConfig, *, progress: Progress = no_progress) -> Base:

@@ -1,0 +1,82 @@
+"""A base kept in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), by bitsandbytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from tanzim.core.optional import need
+
+EXTRA = "quant"
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """How the weights of the linear layers are kept; embeddings, norms and the output stay as they are.
+
+    Args:
+        quant_type: nf4 has the quantiles of a normal distribution as its 16 numbers, fp4 a sign, two bits of
+            exponent and one of mantissa.
+        double_quant: each block of 64 has a scale; keep these in 8 bits, too.
+
+    """
+
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double_quant: bool = True
+
+    def __str__(self) -> str:
+        return f"4 bits ({self.quant_type}{', double quantisation' if self.double_quant else ''})"
+
+
+def loading(quantised: Quantised | None, *, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Return what transformers' ``from_pretrained`` must be told to load a base so.
+
+    Args:
+        quantised: the form; None for none.
+        dtype: precision of the products.
+        device: where the weights go.
+
+    Raises:
+        MissingExtra: bitsandbytes is not installed.
+
+    """
+    if quantised is None:
+        return {}
+    need("bitsandbytes", EXTRA)
+    from transformers import BitsAndBytesConfig
+
+    settings: Any = BitsAndBytesConfig
+    return {
+        "quantization_config": settings(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantised.quant_type,
+            bnb_4bit_use_double_quant=quantised.double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        ),
+        "device_map": {"": str(device)},
+    }
+
+
+def keep_exact(model: nn.Module) -> None:
+    """Let layers in 4 bits compute the same in training and evaluation.
+
+    On CPUs with bfloat16 instructions bitsandbytes rounds the scales of a layer to bfloat16, for good, when
+    it is first used without gradients: an evaluation would change what is trained.
+    """
+    for layer in _layers(model):
+        layer.support_avx512bf16_for_cpu = False
+
+
+def in_float32(model: M) -> M:
+    """Let ``model`` compute in float32; weights in 4 bits stay so."""
+    for layer in _layers(model):
+        layer.compute_dtype = torch.float32
+    return nn.Module.float(model)
+
+
+def _layers(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
