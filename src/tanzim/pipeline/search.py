@@ -12,6 +12,7 @@ What is tried and pruned is decided in `tanzim.tune`; here is what a trial is an
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -270,6 +271,8 @@ class TrialRun:
             raise
         except (ConfigError, PlanError, TrainError) as error:
             raise Failed(error.what) from error
+        finally:
+            gc.collect()  # a model's cycles would hold its memory while the next one is loaded
 
     def _worth(self, config: Config, folder: RunFolder, trained: Finetuned) -> float:
         metric = self.settings.metric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tanzim.core.errors import RunError
+from tanzim.core.files import write_text
 from tanzim.core.records import Json
 from tanzim.core.run import append_line, read_lines
 
@@ -56,10 +58,11 @@ class Trial:
 class TrialLog:
     """The log of one search: ``search.jsonl``.
 
-    Its first line says what the search is; then come lines of kind ask, report, tell and again.
+    Its first line says what the search is; then come lines of kind ask, report, tell and again. Until the
+    first trial is asked for there is no file, and the search can still become another one.
 
     Args:
-        path: the file; made if it is not there.
+        path: the file.
         about: what must not change when a search goes on (plain JSON).
 
     Raises:
@@ -74,7 +77,7 @@ class TrialLog:
             _cut_unfinished(path)
             self.lines = list(read_lines(path))
         if not self.lines:
-            self.write({"kind": "search", "about": about})
+            self.lines = [{"kind": "search", "about": about}]
             return
         before = self.lines[0]["about"]
         changed = [
@@ -91,6 +94,8 @@ class TrialLog:
 
     def write(self, line: Json) -> None:
         """Append one line; it is on its way to the disk when this returns."""
+        if len(self.lines) == 1:
+            write_text(self.path, json.dumps(self.lines[0], ensure_ascii=False) + "\n")
         append_line(self.path, line)
         self.lines.append(line)
 

@@ -108,7 +108,7 @@ def test_other_validation_sets_are_warned_of(folder):
 
 
 def test_a_search_that_has_just_begun_or_is_none(tmp_path):
-    study(tmp_path / "new", method="random", space=SPACE)
+    study(tmp_path / "new", method="random", space=SPACE).ask()
     page = write_search_page(RunFolder(tmp_path / "new")).read_text(encoding="utf-8")
     assert "None has come to a value" in page
     with pytest.raises(RunError, match="no search here"):
