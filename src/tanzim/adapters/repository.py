@@ -21,7 +21,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tanzim.adapters.folder import CONFIG, check_base, read_record
+from tanzim.adapters.folder import CONFIG, check_base, own_type, read_record
 from tanzim.adapters.repository_state import Deleted, Entry, Facts, State, find, read_index, write_index
 from tanzim.adapters.repository_store import Store, open_store
 from tanzim.core.errors import ModelError, RunError
@@ -304,7 +304,8 @@ def _describe(folder: Path) -> tuple[str, str, str]:
         config = read_json(folder / CONFIG)
     except ValueError as error:
         raise ModelError(f"its {CONFIG} is not JSON: {error}", where=str(folder)) from error
-    return str(record.get("base") or ""), base_hash, str(config.get("peft_type") or "unknown")
+    kind = own_type(folder) or config.get("peft_type") or "unknown"
+    return str(record.get("base") or ""), base_hash, str(kind)
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -328,7 +329,12 @@ def check_name(name: str, what: str) -> None:
         ModelError: it is empty, or holds ``@``, ``/``, ``,`` or the like.
 
     """
-    if not name.strip(".") or not name.isprintable() or any(sign in name for sign in "@/\\,") or name != name.strip():
+    if (
+        not name.strip(".")
+        or not name.isprintable()
+        or any(sign in name for sign in "@/\\,")
+        or name != name.strip()
+    ):
         raise ModelError(
             f"'{name}' cannot be the {what} of an adapter",
             fix="use letters, digits, - _ and ., without @ , /",

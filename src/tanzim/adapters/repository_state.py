@@ -54,7 +54,7 @@ class Entry:
         id: names its files' folder; never used twice.
         version: number among those of its name.
         facts: what was said when it was added.
-        kind: PEFT's name of what it is, such as LORA.
+        kind: PEFT's name of what it is, such as LORA, or ours, such as spiel.
         base: id of the base model.
         base_hash: SHA-256 of the base's weights.
         content: SHA-256 over the names and bytes of all files.

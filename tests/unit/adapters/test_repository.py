@@ -41,6 +41,17 @@ def test_everything_said_is_read_back_by_another_process_s_eyes(repository, tmp_
     assert content(repository.folder(again)) == content(tmp_path / "one")
 
 
+def test_any_kind_is_taken(repository, tmp_path):
+    for kind in ("PREFIX_TUNING", "IA3", "KIND_OF_NEXT_YEAR"):
+        entry = repository.add(small(tmp_path / kind, kind=kind), Facts(kind, "task"))
+        assert (entry.kind, content(repository.folder(entry))) == (kind, content(tmp_path / kind))
+    ours = small(tmp_path / "ours")
+    (ours / "adapter_config.json").write_text('{"density": 0.01}')
+    record = {"base": "tiny", "base_hash": HASH, "method": {"type": "spiel"}}
+    (ours / "tanzim.json").write_text(json.dumps(record))
+    assert repository.add(ours, Facts("ours", "task")).kind == "spiel"
+
+
 def test_versions_count_by_name_and_the_same_is_kept_once(repository, tmp_path):
     first = add(repository, tmp_path / "one")
     assert add(repository, tmp_path / "same").ref == first.ref
