@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_projects import FRUIT, write_tiny_model
 
-from conftest import FRUIT, write_tiny_model
 from tanzim.core.errors import DataError, ModelError
 from tanzim.core.run import RunFolder, read_lines
 from tanzim.data.store import ExampleStore
@@ -73,6 +73,7 @@ def test_a_student_says_what_the_teacher_says_across_vocabularies(
     assert opened.engine.generate([Request(prompt, opened.adapter, 8)])[0].text == "blue"
 
 
+@pytest.mark.slow
 def test_answers_are_kept_and_not_asked_for_again(
     tmp_path: Path, tiny_model: Path, fruit_rows: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def test_another_vocabulary_is_refused_with_the_way_out(
     assert "sequence_distillation" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_distributions_of_a_teacher_through_the_pipeline(
     tmp_path: Path, tiny_model: Path, fruit_rows: Path
 ) -> None:

@@ -16,7 +16,7 @@ from tanzim.infer.request import Request
 
 if TYPE_CHECKING:
     from tanzim.infer.engine import Engine
-    from tanzim.models.render import Renderer
+    from tanzim.models.speaker import Speaker
 
 # Answers are kept after so many batches: the engine fills places that short answers leave.
 _KEEP_AFTER = 4
@@ -154,7 +154,7 @@ def score_labels(
     return [tuple(log.lines[key]["label_logprobs"]) for key in keys]
 
 
-def label_ids(renderer: Renderer, item: Item, prompt: list[int], label: str) -> list[int]:
+def label_ids(renderer: Speaker, item: Item, prompt: list[int], label: str) -> list[int]:
     """Return the tokens of ``label`` as the answer to ``item``, with the end of turn.
 
     The end belongs to it: only then are the log-probabilities of a label and of a longer one that

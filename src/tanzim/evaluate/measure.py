@@ -26,7 +26,7 @@ from tanzim.evaluate.stats import Estimate, difference, interval, verdict
 from tanzim.score.metrics import fits
 
 if TYPE_CHECKING:
-    from tanzim.models.render import Renderer
+    from tanzim.models.speaker import Speaker
 
 BASE, TUNED = "base", "tuned"
 
@@ -35,7 +35,7 @@ def evaluate(
     examples: Sequence[Example],
     systems: Sequence[System],
     *,
-    renderer: Renderer,
+    renderer: Speaker,
     config: EvaluateConfig,
     out: Path,
     seed: int,
@@ -94,7 +94,7 @@ def evaluate(
 
 
 def _within_context(
-    items: Sequence[Item], systems: Sequence[System], renderer: Renderer
+    items: Sequence[Item], systems: Sequence[System], renderer: Speaker
 ) -> tuple[list[Item], int]:
     """Keep the items whose prompts leave room for an answer in every model; count the others."""
     room = min((s.engine.context_length for s in systems if s.engine.context_length), default=None)
@@ -102,7 +102,7 @@ def _within_context(
     return kept, len(items) - len(kept)
 
 
-def _prompt(renderer: Renderer, item: Item) -> list[int]:
+def _prompt(renderer: Speaker, item: Item) -> list[int]:
     return renderer.prompt(item.example.messages, item.example.tools)
 
 
@@ -143,7 +143,7 @@ def _others(
 def _ask(
     systems: Sequence[System],
     items: Sequence[Item],
-    renderer: Renderer,
+    renderer: Speaker,
     config: EvaluateConfig,
     labels: Sequence[str],
     log: AnswerLog,

@@ -10,7 +10,9 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -60,7 +62,9 @@ def generation_config(
 def plain_model(folder: Path) -> PreTrainedModel:
     """Load a model folder as anyone would: plain transformers, its own attention, float32, on the CPU."""
     with quiet():
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model: Any = auto.from_pretrained(
             str(folder),
             dtype=torch.float32,
             local_files_only=True,

@@ -30,6 +30,14 @@ NAMES = {
 }
 
 
+# The class of transformers that opens what an objective trained, where it is no causal model.
+CLASSES = {
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+}
+
+
 def model_card(
     manifest: RunManifest,
     *,
@@ -43,18 +51,19 @@ def model_card(
     Args:
         manifest: what the run was.
         library: peft, transformers for a whole model, tanzim for adapter kinds of our own.
-        settings: what was set for the training: adapter, learning rate, epochs…
+        settings: what was set for the training: method, objective, learning rate, epochs…
         table: header and rows of the evaluation (`table_rows`); empty if there was none.
         notes: further limitations to name.
 
     """
     method = str(settings.get("method", {}).get("type", "full" if library == "transformers" else "lora"))
+    objective = str(settings.get("objective", "language_model"))
     header = yaml.safe_dump(_header(manifest, library, method), sort_keys=False, allow_unicode=True)
     parts = [
         f"---\n{header}---\n",
         f"# {manifest.name}\n",
         _what(manifest, library, NAMES.get(method, method)),
-        "## Use\n\n" + _use(manifest, library),
+        "## Use\n\n" + _use(manifest, library, CLASSES.get(objective, "AutoModelForCausalLM")),
         "## Training\n\n" + _bullets(_training(manifest, settings)),
         "## Data\n\n" + _bullets(_data(manifest)),
         "## Evaluation\n\n" + (_markdown(table) if table else "It was not evaluated.\n"),
@@ -90,7 +99,7 @@ def _what(manifest: RunManifest, library: str, method: str) -> str:
     )
 
 
-def _use(manifest: RunManifest, library: str) -> str:
+def _use(manifest: RunManifest, library: str, auto: str) -> str:
     """Show how plain peft or transformers opens the folder, or that Tanzim does."""
     if library == "tanzim":
         return (
@@ -99,10 +108,10 @@ def _use(manifest: RunManifest, library: str) -> str:
     if library == "peft":
         lines = [
             "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"from transformers import {auto}, AutoTokenizer",
             "",
             'tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")',
-            'base = AutoModelForCausalLM.from_pretrained("path/of/the/base")',
+            f'base = {auto}.from_pretrained("path/of/the/base")',
             'model = PeftModel.from_pretrained(base, "path/of/this/folder")',
         ]
         after = (
@@ -111,12 +120,12 @@ def _use(manifest: RunManifest, library: str) -> str:
         )
     else:
         lines = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"from transformers import {auto}, AutoTokenizer",
             "",
             'tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")',
-            'model = AutoModelForCausalLM.from_pretrained("path/of/this/folder")',
+            f'model = {auto}.from_pretrained("path/of/this/folder")',
         ]
-        after = "The chat template in this folder is the one it was trained with."
+        after = "The tokenizer in this folder, with its chat template if it has one, is that of the training."
     return "```python\n" + "\n".join(lines) + f"\n```\n\n{after}\n"
 
 

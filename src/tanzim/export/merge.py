@@ -27,7 +27,7 @@ from tanzim.export.adapter import complete, plain_adapter, plain_model
 from tanzim.export.config import ExportConfig
 from tanzim.export.verify import Observe, Parity, compare, observer
 from tanzim.models.hashing import read_header, weight_files
-from tanzim.models.load import load_model
+from tanzim.models.load import base_kind, load_model
 from tanzim.models.quiet import quiet
 from tanzim.models.resolve import Base
 
@@ -110,7 +110,7 @@ def _recorded(
     stop_ids: Sequence[int],
 ) -> Observe:
     """Observe base + adapter as this project runs them, then let go of the model."""
-    model = load_model(base, dtype=torch.float32, device=torch.device("cpu"))
+    model = load_model(base, dtype=torch.float32, device=torch.device("cpu"), kind=base_kind(base))
     adapted = load_adapter(model, adapter, name="trained", base_hash=base.hash)
     observe = observer(adapted, stop_ids=stop_ids, new_tokens=config.new_tokens)
     seen = {tuple(prompt): observe(prompt) for prompt in prompts[: config.prompts]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def observer(model: nn.Module, *, stop_ids: Sequence[int], new_tokens: int) -> O
     """Return a function that runs ``model`` on a prompt, greedily, by plain forward passes.
 
     Args:
-        model: a causal language model of transformers, or of peft around one.
+        model: a causal or encoder-decoder model of transformers, or of peft around one.
         stop_ids: tokens that end an answer.
         new_tokens: longest continuation, in tokens.
 
@@ -81,6 +81,8 @@ def observer(model: nn.Module, *, stop_ids: Sequence[int], new_tokens: int) -> O
     @torch.inference_mode()
     def observe(prompt_ids: Sequence[int]) -> Observation:
         model.eval()
+        if getattr(model.config, "is_encoder_decoder", False):
+            return _observe_target(model, prompt_ids, stop_ids, new_tokens)
         ids, rows = [int(token) for token in prompt_ids], []
         answer: list[int] = []
         cache, fresh = None, ids
@@ -100,6 +102,24 @@ def observer(model: nn.Module, *, stop_ids: Sequence[int], new_tokens: int) -> O
             fresh = answer[-1:]
 
     return observe
+
+
+def _observe_target(
+    model: Any,  # noqa: ANN401 - an encoder-decoder model of transformers, or of peft around one
+    source_ids: Sequence[int],
+    stop_ids: Sequence[int],
+    new_tokens: int,
+) -> Observation:
+    """Return what the model writes to a source; all rows are those of new tokens."""
+    device = next(model.parameters()).device
+    source = torch.tensor([list(source_ids)], device=device)
+    written = [int(model.config.decoder_start_token_id)]
+    while True:
+        logits = model(input_ids=source, decoder_input_ids=torch.tensor([written], device=device)).logits
+        rows_TV = logits[0].float().log_softmax(-1).cpu()
+        written.append(int(rows_TV[-1].argmax()))
+        if written[-1] in stop_ids or len(written) > new_tokens:
+            return Observation(rows_TV, tuple(written[1:]))
 
 
 def compare(

@@ -39,7 +39,7 @@ class SourceTarget:
                 where=str(tokenizer.name_or_path),
                 fix="use the tokenizer that belongs to the encoder-decoder model",
             )
-        self.stop_ids = (int(end),)
+        self.stop_ids: tuple[int, ...] = (int(end),)
 
     @property
     def template(self) -> Json:

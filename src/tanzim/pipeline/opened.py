@@ -11,10 +11,13 @@ from tanzim.core.files import read_json
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder
 from tanzim.infer.engine import Engine
+from tanzim.infer.seq2seq import Seq2SeqEngine
 from tanzim.models.config import ModelConfig
-from tanzim.models.load import load_model, load_tokenizer, pick_device, pick_dtype
+from tanzim.models.load import base_kind, load_model, load_tokenizer, pick_device, pick_dtype
 from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
+from tanzim.models.source_target import SourceTarget
+from tanzim.models.speaker import Speaker
 from tanzim.pipeline.workspace import find_run
 
 
@@ -31,7 +34,7 @@ class Opened:
     """
 
     base: Base
-    renderer: Renderer
+    renderer: Speaker
     engine: Engine
     name: str
     adapter: str | None
@@ -83,9 +86,15 @@ def open_base(config: ModelConfig, *, reporter: Reporter | None = None) -> Opene
     device = pick_device(config)
     dtype = pick_dtype(config, device)
     tokenizer = load_tokenizer(base)
-    renderer = Renderer(tokenizer, train_on=config.train_on, thinking=config.thinking)
-    model = load_model(base, dtype=dtype, device=device)
-    engine = Engine(model, tokenizer, stop_ids=renderer.stop_ids, base_hash=base.hash)
+    kind = base_kind(base)
+    renderer: Speaker = (
+        SourceTarget(tokenizer)
+        if kind == "seq2seq"
+        else Renderer(tokenizer, train_on=config.train_on, thinking=config.thinking)
+    )
+    model = load_model(base, dtype=dtype, device=device, kind=kind)
+    make = Seq2SeqEngine if kind == "seq2seq" else Engine
+    engine = make(model, tokenizer, stop_ids=renderer.stop_ids, base_hash=base.hash)
     if config.device == "auto":
         reporter.choose(
             "model.device", device, "a CUDA device is there" if device.type == "cuda" else "no CUDA device"

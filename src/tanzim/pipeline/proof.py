@@ -103,6 +103,7 @@ def card(
     train = config.train
     settings = {
         "method": train.method.model_dump(),
+        "objective": train.objective.type,
         "learning_rate": train.learning_rate,
         "epochs": train.epochs,
         "tokens_per_step": train.tokens_per_step,

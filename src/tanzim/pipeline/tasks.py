@@ -14,6 +14,7 @@ from tanzim.models.config import ModelConfig
 from tanzim.models.encode import LabelEncoder
 from tanzim.models.load import HEADED, Kind
 from tanzim.models.render import Renderer
+from tanzim.models.source_target import SourceTarget
 from tanzim.pipeline.config import Config
 
 KEY = "train.objective.type"
@@ -98,11 +99,16 @@ def _labels(tagged: bool) -> Callable[[Any, ModelConfig, Sequence[str]], Encoder
     return encoder
 
 
+def _source_target(tokenizer: Any, config: ModelConfig, labels: Sequence[str]) -> Encoder:  # noqa: ANN401
+    return SourceTarget(tokenizer)
+
+
 _TEXT = Task("causal", as_conversation, _renderer)
 TASKS: dict[str, Task] = {
     "language_model": _TEXT,
     "distillation": _TEXT,
     "sequence_distillation": _TEXT,
+    "seq2seq": Task("seq2seq", as_conversation, _source_target),
     "classification": Task(
         "sequence_classification",
         _of_kind("labelled", "classification", "texts with one label each"),

@@ -19,8 +19,10 @@ from tanzim.data.config import DataConfig
 from tanzim.data.store import ExampleStore
 from tanzim.models.config import ModelConfig
 from tanzim.models.fit import Overlong, fit
-from tanzim.models.load import load_model, load_tokenizer
+from tanzim.models.load import check_kind, load_model, load_tokenizer
 from tanzim.models.render import Renderer
+from tanzim.models.source_target import SourceTarget
+from tanzim.models.speaker import Speaker
 from tanzim.models.resolve import Base, resolve
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.tasks import Encoder, as_conversation, task_of
@@ -49,15 +51,15 @@ class Ready:
     labels: tuple[str, ...] = ()
 
     @property
-    def renderer(self) -> Renderer:
+    def renderer(self) -> Speaker:
         """The encoder, where it renders conversations."""
-        assert isinstance(self.encoder, Renderer)
+        assert isinstance(self.encoder, Renderer | SourceTarget)
         return self.encoder
 
     @property
     def stop_ids(self) -> Sequence[int]:
         """The tokens that end an answer; none where no text is written."""
-        return self.encoder.stop_ids if isinstance(self.encoder, Renderer) else ()
+        return self.encoder.stop_ids if isinstance(self.encoder, Renderer | SourceTarget) else ()
 
 
 def ready(config: Config, labels: Iterable[str], reporter: Reporter) -> Ready:
@@ -76,6 +78,7 @@ def ready(config: Config, labels: Iterable[str], reporter: Reporter) -> Ready:
     """
     with reporter.task("finding the model") as progress:
         base = resolve(config.model, progress=progress)
+    check_kind(base, task_of(config).model)
     tokenizer, known = load_tokenizer(base), tuple(labels)
     return Ready(base, tokenizer, task_of(config).encoder(tokenizer, config.model, known), known)
 

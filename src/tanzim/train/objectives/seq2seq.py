@@ -92,8 +92,8 @@ class Seq2Seq:
 
 
 def border(document: Document) -> int:
-    """Return where the target begins: at the first token with a weight."""
-    return int(np.flatnonzero(document.weights)[0])
+    """Return where the target begins: at the first token with a weight, after at least one of the source."""
+    return max(1, int(np.flatnonzero(document.weights)[0]))
 
 
 def halves(document: Document) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
