@@ -141,8 +141,8 @@ def suggest(rates: Sequence[float], shares: Sequence[float]) -> RangeTest:
     if smooth[lowest] > 1 - LEARNT:
         return result(
             None,
-            f"the loss fell by less than {LEARNT:.0%} at every rate up to {rates[-1]:.1e}: take more steps, or "
-            "look at the data and at what is trained",
+            f"the loss fell by less than {LEARNT:.0%} at every rate up to {rates[-1]:.1e}: take more steps, "
+            "or look at the data and at what is trained",
         )
     slope = np.gradient(smooth, np.log10(rates))
     steepest = rates[int(slope[: lowest + 1].argmin())]

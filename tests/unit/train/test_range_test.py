@@ -38,7 +38,7 @@ def test_the_steepest_place_is_suggested(middle: float, seed: int) -> None:
 
 
 def test_a_steepest_place_beside_the_rise_gets_a_margin() -> None:
-    found = suggest(RATES[:32], [1.0] * 24 + [0.95, 0.8, 0.6, 0.3, 0.3, 0.5, 1.0, 3.0])
+    found = suggest(RATES[:32], [1.0] * 26 + [0.95, 0.4, 0.4, 0.9, 2, 4])
     assert found.highest is not None
     assert found.suggested == pytest.approx(found.highest / 4, rel=0.2)
     assert "margin" in found.reason
