@@ -207,45 +207,6 @@ def check_kind(base: Base, kind: Kind) -> None:
     _check_kind(config, base, kind)
 
 
-def check_kind(base: Base, kind: Kind) -> None:
-    """Refuse a base that cannot do what is wanted, by its config alone.
-
-    Raises:
-        ModelError: it is not of that kind, or its config cannot be read.
-
-    """
-    try:
-        config = AutoConfig.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise _unreadable("model", base, error) from error
-    _check_kind(config, base, kind)
-
-
-def _attention(kind: Kind) -> str:
-    """Return the attention to compute with: T5 adds a bias to its scores, which ours does not know."""
-    return "sdpa" if kind == "seq2seq" else ATTENTION
-
-
-def base_kind(base: Base) -> Kind:
-    """Tell which kind of model writes text with a base: an encoder-decoder or a causal one."""
-    config = base.path / "config.json"
-    return "seq2seq" if config.is_file() and read_json(config).get("is_encoder_decoder") else "causal"
-
-
-def check_kind(base: Base, kind: Kind) -> None:
-    """Refuse a base that cannot do what is wanted, by its config alone.
-
-    Raises:
-        ModelError: it is not of that kind, or its config cannot be read.
-
-    """
-    try:
-        config = AutoConfig.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise _unreadable("model", base, error) from error
-    _check_kind(config, base, kind)
-
-
 def _attention(kind: Kind) -> str:
     """Return the attention to compute with: T5 adds a bias to its scores, which ours does not know."""
     return "sdpa" if kind == "seq2seq" else ATTENTION
