@@ -105,6 +105,7 @@ class OwnAdapter:
     tensors: Mapping[str, Tensor]
     folder: Path
 
+    @torch.inference_mode(False)  # what is made during generation must serve gradients elsewhere, too
     @torch.no_grad()
     def changes(self, model: Any) -> list[Change]:  # noqa: ANN401 - any transformers model
         """Return what it changes in ``model``, which carries no adapter, without doing it.
