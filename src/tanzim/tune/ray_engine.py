@@ -57,7 +57,8 @@ def run(study: Study, objective: Objective, end: End) -> None:
     with _quiet_environment():
         ray, tune = need("ray", "ray"), need("ray.tune", "ray")
         parallel = study.config.parallel
-        cores = max(1, len(os.sched_getaffinity(0)) // parallel)
+        every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = max(1, every // parallel)
         ray.init(
             num_cpus=cores * parallel,
             include_dashboard=False,
