@@ -1,4 +1,4 @@
-"""Adapters of our own kinds on disk: equal after loading, plainly not peft's, refused where they do not fit."""
+"""Adapters of our own kinds on disk: equal after loading, not peft's, refused where they do not fit."""
 
 from __future__ import annotations
 
