@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tanzim.core.errors import ConfigError
 from tanzim.core.files import sha256
 from tanzim.pipeline.adapters import add_adapter, fetch_adapter
 from tanzim.pipeline.workspace import load_config
@@ -136,7 +137,8 @@ def test_every_combination_is_measured_on_every_task_and_short_answers_are_seen(
     report = json.loads((kept / "combined" / "both" / "report.json").read_text())
     header, *table = report["table"]
     assert header == [
-        "task", "measure", "base", "own adapter", "cat 1:0", "cat 0:1", "ties_svd 1:0", "ties_svd 0:1",
+        "task", "measure", "base", "own adapter",
+        "cat 1:0", "cat 0:1", "ties_svd 1:0 d0.5", "ties_svd 0:1 d0.5",
     ]  # fmt: skip
     assert {row[0] for row in table} == {"chat", "label"}
     # With all weight on one adapter, the combination by concatenation is that adapter.
@@ -191,8 +193,15 @@ def test_a_combination_of_combinations_finds_the_test_sets_of_its_ancestors(
     assert set(result.reports) == {"chat", "label"}
     chat = result.reports["chat"]
     # All weight on m, which is all chat, cut back to chat's own rank.
-    assert chat.system("svd 1:0").loss == pytest.approx(chat.system("tuned").loss, rel=1e-4)
+    assert chat.system("svd 1:0 r16").loss == pytest.approx(chat.system("tuned").loss, rel=1e-4)
     assert result.skipped == ()
+    assert combine(["chat", "m"], "cat", (1, 0), "p").reports.keys() == {"chat", "label"}
+    with pytest.raises(ConfigError, match="1 of 2 ways to combine are there twice"):
+        combine_adapters(
+            ["chat", "label"], make_recipes(["cat", "cat"], [(1, 1)]), name="q", repository=tmp_path / "r"
+        )
+    second = add_adapter(kept / "runs" / "chat", name="label2", task="label", repository=tmp_path / "r")
+    assert set(combine(["label", second.ref], "cat", (1, 1), "two").reports) == {"label", "label (label2@1)"}
     alone = combine(["x", "label"], "cat", (1, 1), "o")
     assert set(alone.reports) == {"label"}
     assert alone.skipped == ("x@1: it was added without its run, so there is no test set",)

@@ -24,8 +24,8 @@ from tanzim.core.run import RunFolder, read_lines
 from tanzim.data.prepare import DataReport
 from tanzim.data.store import ExampleStore
 from tanzim.evaluate.answers import System
-from tanzim.evaluate.measure import BASE, TUNED, evaluate
-from tanzim.evaluate.report import ALL, EvalReport, SystemResult, title
+from tanzim.evaluate.measure import evaluate
+from tanzim.evaluate.report import ALL, BASE, TUNED, EvalReport, SystemResult, title
 from tanzim.pipeline.adapters import open_repository, system_scores
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import measure_loss
@@ -146,6 +146,8 @@ def combine_adapters(
     parents = [where.get(ref) for ref in refs]
     check_name(name, "name")
     ways = {_label(recipe): recipe for recipe in recipes}
+    if len(ways) < len(recipes):
+        raise ConfigError(f"{len(recipes) - len(ways)} of {len(recipes)} ways to combine are there twice")
     target = Path(output) if output is not None else Path("combined") / name
     folders = _combine_all(where, parents, ways, target, reporter)
     skipped: list[str] = []
@@ -169,7 +171,12 @@ def combine_adapters(
 
 
 def _label(recipe: Recipe) -> str:
-    return f"{recipe.mode} {':'.join(f'{weight:g}' for weight in recipe.weights)}"
+    """Name a recipe by what distinguishes it: mode, weights, density (d), rank (r), seed (s)."""
+    parts = [recipe.mode, ":".join(f"{weight:g}" for weight in recipe.weights)]
+    for key in ("density", "rank", "seed"):
+        value = recipe.to_json().get(key)
+        parts += [f"{key[0]}{value:g}"] if value is not None else []
+    return " ".join(parts)
 
 
 def _combine_all(
@@ -199,23 +206,26 @@ def _combine_all(
 
 def _tasks(state: State, parents: Sequence[Entry], skipped: list[str]) -> Iterator[Task]:
     """Find the tasks of the runs that ``parents``, or what they were combined from, came from."""
-    seen: set[str] = set()
+    names: set[str] = set()
+    seen: set[Path] = set()
     queue = list(parents)
     while queue:
         entry = queue.pop(0)
-        above = [state.entries[parent["adapter"]] for parent in entry.facts.parents if "adapter" in parent]
-        queue += above
+        queue += [state.entries[parent["adapter"]] for parent in entry.facts.parents if "adapter" in parent]
         runs = [Path(parent["run"]) for parent in entry.facts.parents if "run" in parent]
-        if entry.facts.task in seen or (above and not runs):
+        if (entry.facts.parents and not runs) or (runs and seen.issuperset(runs)):
             continue
+        seen.update(runs)
         if entry.deleted is not None or not runs:
             why = "it was deleted" if entry.deleted else "it was added without its run"
             skipped.append(f"{entry.ref}: {why}, so there is no test set")
         elif not (runs[0] / "manifest.json").is_file() or not (runs[0] / "data" / "test.arrow").is_file():
             skipped.append(f"{entry.ref}: its run {runs[0]} is not on this machine, so there is no test set")
         else:
-            seen.add(entry.facts.task)
-            yield Task(entry.facts.task, entry, runs[0])
+            task = entry.facts.task
+            name = task if task not in names else f"{task} ({entry.ref})"
+            names.add(name)
+            yield Task(name, entry, runs[0])
 
 
 def _measure(
