@@ -1,4 +1,4 @@
-"""Adapters of our own kinds leave the house proven: as they are, and merged where they are changes of weights."""
+"""Adapters of our own kinds leave the house proven: as they are, and merged where that is possible."""
 
 from __future__ import annotations
 
