@@ -77,12 +77,12 @@ def judge(
     if {"accuracy", "macro_f1"} & set(chosen):
         read = [metrics.find_label(answer.text, labels) for answer in answers]
         right = [_nearest(item.reference, labels) for item in items]
-        _judge_labels("", read, right, labels, chosen, judged)
+        judge_labels("", read, right, labels, chosen, judged)
         judged.labels = label_table(read, right, labels)
         judged.unread = read.count(None)
         if all(answer.label_logprobs for answer in answers):
             best = [labels[int(np.argmax(answer.label_logprobs))] for answer in answers]
-            _judge_labels("scored_", best, right, labels, chosen, judged)
+            judge_labels("scored_", best, right, labels, chosen, judged)
     return judged
 
 
@@ -115,7 +115,7 @@ def _judge_text(name: str, items: Sequence[Item], answers: Sequence[Answer], jud
         judged.columns[f"json_fields.{key}"] = _means(having, right)
 
 
-def _judge_labels(
+def judge_labels(
     prefix: str,
     read: Sequence[str | None],
     right: Sequence[str],
@@ -123,6 +123,7 @@ def _judge_labels(
     chosen: Sequence[str],
     judged: Judged,
 ) -> None:
+    """Add accuracy and macro-F1 of labels to ``judged``, their names after ``prefix``."""
     everywhere = range(len(right))
     hits = [float(a == b) for a, b in zip(read, right, strict=True)]
     for place, label in enumerate(read):

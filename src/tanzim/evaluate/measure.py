@@ -21,14 +21,12 @@ from tanzim.evaluate.answers import Answer, AnswerLog, System, generate_answers,
 from tanzim.evaluate.config import EvaluateConfig
 from tanzim.evaluate.items import MOST_LABELS, Item, choose_metrics, find_labels, read_answers, select_items
 from tanzim.evaluate.judge import Judged, judge, order
-from tanzim.evaluate.report import ALL, Comparison, EvalReport, SystemResult
+from tanzim.evaluate.report import ALL, BASE, TUNED, Comparison, EvalReport, SystemResult
 from tanzim.evaluate.stats import Estimate, difference, interval, verdict
 from tanzim.score.metrics import fits
 
 if TYPE_CHECKING:
     from tanzim.models.speaker import Speaker
-
-BASE, TUNED = "base", "tuned"
 
 
 def evaluate(
@@ -83,12 +81,12 @@ def evaluate(
         groups=groups,
         labels=known,
         systems=tuple(
-            _result(one, judged[one.name], answers[one.name], masks, config, seed) for one in results
+            result_of(one, judged[one.name], answers[one.name], masks, config, seed) for one in results
         ),
-        comparisons=tuple(_compare(judged, masks, config, seed)),
+        comparisons=tuple(compare_systems(judged, masks, config, seed)),
         settings={"seed": seed, "max_new_tokens": config.max_new_tokens, "resamples": config.resamples},
     )
-    _write_items(out / "items.jsonl", items, answers, judged, known)
+    write_items(out / "items.jsonl", items, answers, judged, known)
     write_json(out / "report.json", report.to_json())
     return report
 
@@ -187,7 +185,7 @@ def _losses(result: SystemResult, system: System) -> SystemResult:
     return replace(result, loss=loss, perplexity=perplexity, tokens=tokens)
 
 
-def _result(
+def result_of(
     result: SystemResult,
     judged: Judged,
     answers: Sequence[Answer],
@@ -195,6 +193,7 @@ def _result(
     config: EvaluateConfig,
     seed: int,
 ) -> SystemResult:
+    """Put the estimates of every metric and script group into a system's result."""
     metrics: dict[str, dict[str, Estimate]] = {}
     for name, column in judged.columns.items():
         for group, mask in masks.items():
@@ -212,7 +211,7 @@ def _result(
     )
 
 
-def _compare(
+def compare_systems(
     judged: Mapping[str, Judged], masks: Mapping[str, Sequence[bool]], config: EvaluateConfig, seed: int
 ) -> Iterator[Comparison]:
     """Compare the tuned model with every other system, per metric and script group."""
@@ -232,7 +231,7 @@ def _compare(
                     yield Comparison(TUNED, other, name, group, change, verdict(change))
 
 
-def _write_items(
+def write_items(
     path: Path,
     items: Sequence[Item],
     answers: Mapping[str, Sequence[Answer]],

@@ -9,6 +9,8 @@ from tanzim.core.records import Json
 from tanzim.evaluate.stats import Estimate
 
 ALL = "all"
+# The systems of a run: what it started from, what came of it, and saying the most frequent label always.
+BASE, TUNED, MAJORITY = "base", "tuned", "majority"
 # What stands in a table's first column.
 TITLES = {
     "exact_match": "exact match",
@@ -22,6 +24,7 @@ TITLES = {
     "number": "final number",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
+    "entity_f1": "entity F1",
 }
 
 
@@ -104,6 +107,11 @@ class EvalReport:
     comparisons: tuple[Comparison, ...]
     settings: Json
 
+    @property
+    def rival(self) -> str:
+        """Whom the tuned model is compared with first: the base, or the most frequent label."""
+        return MAJORITY if any(system.name == MAJORITY for system in self.systems) else BASE
+
     def system(self, name: str) -> SystemResult:
         """Return the result of the system called ``name``.
 
@@ -147,15 +155,13 @@ def table_rows(report: EvalReport) -> list[list[str]]:
     """Return the table "base vs tuned": a header, then a row per metric and script group.
 
     Metrics are in percent with their 95 % interval; the last two columns are the change from base to
-    tuned and its verdict, where both were measured.
+    tuned (from the most frequent label, for labels) and its verdict, where both were measured.
     """
-    names = [system.name for system in report.systems]
-    changes = {
-        (c.metric, c.group): c for c in report.comparisons if (c.system, c.against) == ("tuned", "base")
-    }
-    rows = [["measure", *names, *(["tuned − base", "verdict"] if changes else [])]]
+    names, rival = [system.name for system in report.systems], report.rival
+    changes = {(c.metric, c.group): c for c in report.comparisons if (c.system, c.against) == (TUNED, rival)}
+    rows = [["measure", *names, *([f"tuned − {rival}", "verdict"] if changes else [])]]
     if any(system.loss is not None for system in report.systems):
-        rows += _loss_rows(report, bool(changes))
+        rows += _loss_rows(report, rival if changes else None)
     for metric in report.metrics:
         for group in (ALL, *report.groups):
             estimates = [system.metrics.get(metric, {}).get(group) for system in report.systems]
@@ -169,11 +175,11 @@ def table_rows(report: EvalReport) -> list[list[str]]:
     return rows
 
 
-def _loss_rows(report: EvalReport, compared: bool) -> list[list[str]]:
+def _loss_rows(report: EvalReport, rival: str | None) -> list[list[str]]:
     loss = ["held-out loss", *(_number(system.loss, 4) for system in report.systems)]
     perplexity = ["perplexity", *(_number(system.perplexity, 2) for system in report.systems)]
-    if compared:
-        base, tuned = report.system("base").loss, report.system("tuned").loss
+    if rival is not None:
+        base, tuned = report.system(rival).loss, report.system(TUNED).loss
         change = "" if base is None or tuned is None else f"{100 * (tuned / base - 1):+.1f} %"
         loss += [change, ""]
         perplexity += ["", ""]

@@ -49,6 +49,12 @@ def mean(sums_RS: Floats) -> Floats:
     return sums_RS[:, 0] / sums_RS[:, 1]
 
 
+def f1(sums_RS: Floats) -> Floats:
+    """Return 2·hits / (said + true) from rows (hits, said, true); 0 where there is nothing."""
+    average: Floats = 2 * sums_RS[:, 0] / np.maximum(sums_RS[:, 1] + sums_RS[:, 2], 1)
+    return average
+
+
 def macro_f1(sums_RS: Floats) -> Floats:
     """Return the mean F1 over labels from rows of (hits, predicted, true) per label.
 

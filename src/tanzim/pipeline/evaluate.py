@@ -15,10 +15,12 @@ from tanzim.evaluate.measure import evaluate
 from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.heads import evaluate_headed
 from tanzim.pipeline.opened import Opened, open_base
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import write_card
 from tanzim.pipeline.report import write_report
+from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import conversations
 from tanzim.pipeline.workspace import open_run
 from tanzim.train.heldout import heldout_loss
@@ -40,11 +42,23 @@ def evaluate_run(config: Config, *, reporter: Reporter | None = None) -> EvalRep
     reporter = reporter or Reporter()
     folder = trained_run(config)
     manifest = folder.read_manifest()
+    if task_of(config).headed:
+        report = evaluate_headed(config, folder, reporter)
+    else:
+        report = _evaluate_text(config, folder, reporter)
+    folder.write_manifest(replace(manifest, status="evaluated"))
+    write_card(config, folder, table_rows(report))
+    write_report(folder)
+    return report
+
+
+def _evaluate_text(config: Config, folder: RunFolder, reporter: Reporter) -> EvalReport:
+    """Measure the answers of base and tuned model."""
     data = prepare_data(config, reporter=reporter)
     examples = list(conversations(ExampleStore(folder.data / "test.arrow"), config.data, list(data.labels)))
     systems, opened = _systems(config, folder, reporter)
     with reporter.task("evaluating") as progress:
-        report = evaluate(
+        return evaluate(
             examples,
             systems,
             renderer=opened.renderer,
@@ -54,10 +68,6 @@ def evaluate_run(config: Config, *, reporter: Reporter | None = None) -> EvalRep
             labels=list(data.labels),
             progress=progress,
         )
-    folder.write_manifest(replace(manifest, status="evaluated"))
-    write_card(config, folder, table_rows(report))
-    write_report(folder)
-    return report
 
 
 def trained_run(config: Config) -> RunFolder:

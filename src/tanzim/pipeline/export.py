@@ -9,6 +9,7 @@ from pathlib import Path
 from tanzim.core.errors import ConfigError, RunError
 from tanzim.core.files import new_folder, read_json
 from tanzim.core.progress import Reporter
+from tanzim.core.run import RunFolder
 from tanzim.data.prepare import DataReport
 from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.export.adapter import verify_adapter
@@ -16,8 +17,10 @@ from tanzim.export.merge import merge as merge_adapter
 from tanzim.export.verify import observer
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import trained_run
+from tanzim.pipeline.heads import export_headed
 from tanzim.pipeline.opened import open_base
 from tanzim.pipeline.proof import card, proof_prompts, said
+from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import ready
 
 
@@ -62,10 +65,13 @@ def export_run(
             where=str(folder.path),
             fix=f"the whole model is in {folder.model}",
         )
+    if task_of(config).headed:
+        text = card(config, folder.read_manifest(), _table(folder), library="transformers" if merge else None)
+        parity = export_headed(config, folder, target, merge=merge, card=text, reporter=reporter)
+        return Exported(target, (said(parity),))
     setup = ready(config, DataReport.read(folder.data).labels, reporter)
     prompts = proof_prompts(config, folder, setup)
-    found = folder.evaluation / "report.json"
-    table = table_rows(EvalReport.from_json(read_json(found))) if found.is_file() else []
+    table = _table(folder)
     with reporter.task(f"exporting the {kind} form"):
         if merge:
             parity = merge_adapter(
@@ -97,3 +103,9 @@ def export_run(
                 decode=setup.tokenizer.decode,
             )
     return Exported(target, (said(parity),))
+
+
+def _table(folder: RunFolder) -> list[list[str]]:
+    """Return the table of the run's evaluation, [] if there was none."""
+    found = folder.evaluation / "report.json"
+    return table_rows(EvalReport.from_json(read_json(found))) if found.is_file() else []

@@ -18,6 +18,7 @@ from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
 from tanzim.models.source_target import SourceTarget
 from tanzim.models.speaker import Speaker
+from tanzim.pipeline.tasks import refuse_without_text
 from tanzim.pipeline.workspace import find_run
 
 
@@ -115,13 +116,21 @@ def _wanted(name: str) -> _Wanted:
     path = Path(name)
     if (path / "manifest.json").is_file():
         folder, config = find_run(path)
+        refuse_without_text(config)
         if folder.adapter.is_dir():
             return _Wanted(config.model, (config.name, folder.adapter))
         if folder.model.is_dir():
             return _Wanted(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
         raise RunError("this run has no trained model yet", where=str(path), fix="tanzim train finishes it")
     if (path / "adapter_config.json").is_file():
-        base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+        config_ = read_json(path / "adapter_config.json")
+        if str(config_.get("task_type")) in ("SEQ_CLS", "TOKEN_CLS"):
+            raise ModelError(
+                "this adapter labels texts and writes none",
+                where=str(path),
+                fix="peft opens it, as its README.md shows",
+            )
+        base = config_.get("base_model_name_or_path")
         if not base:
             raise ModelError("this adapter does not name its base model", where=str(path))
         return _Wanted(ModelConfig(name=base), (path.resolve().name.replace(".", "-"), path))

@@ -18,6 +18,8 @@ from tanzim.export.adapter import complete, verify_adapter, verify_model
 from tanzim.export.card import model_card
 from tanzim.export.verify import Parity, observer
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.heads import prove_headed
+from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import Ready, conversations
 
 
@@ -43,6 +45,11 @@ def finish(
         DriftError: the saved weights behave otherwise than ``model``.
 
     """
+    if task_of(config).headed:
+        with reporter.task("proving the export"):
+            parity = prove_headed(config, folder, setup, model, card(config, manifest))
+        reporter.say(said(parity))
+        return parity
     output, adapter = trained_folder(config, folder), form(config.train.method) == "adapter"
     stop_ids = setup.renderer.stop_ids
     complete(
@@ -72,6 +79,9 @@ def trained_folder(config: Config, folder: RunFolder) -> Path:
 def said(parity: Parity) -> str:
     """Say a proof in one line."""
     text = f"{parity.form} form: {parity.texts_equal} of {parity.prompts} greedy texts equal"
+    if "labels_equal" in parity.details:
+        equal, texts = parity.details["labels_equal"], parity.prompts
+        text = f"{parity.form} form: {equal} of {parity.positions} labels of {texts} texts equal"
     if parity.max_logprob_difference is not None:
         text += (
             f", log-probabilities within {parity.max_logprob_difference:.1e} (tolerance {parity.tolerance:g})"

@@ -153,13 +153,13 @@ def _main(report: EvalReport) -> tuple[str, float | None, float, str] | None:
     systems = {system.name: system.metrics for system in report.systems}
     for metric in report.metrics:
         tuned = systems.get("tuned", {}).get(metric, {}).get(ALL)
-        base = systems.get("base", {}).get(metric, {}).get(ALL)
+        base = systems.get(report.rival, {}).get(metric, {}).get(ALL)
         if tuned is not None:
             verdict = next(
                 (
                     one.verdict
                     for one in report.comparisons
-                    if (one.against, one.metric, one.group) == ("base", metric, ALL)
+                    if (one.against, one.metric, one.group) == (report.rival, metric, ALL)
                 ),
                 "not compared",
             )
@@ -181,7 +181,7 @@ def _tiles(files: _Files) -> Html:
             before = f"{100 * base:.1f} → " if base is not None else ""
             tiles.append((f"{before}{_percent(tuned)}", title(metric)))
         losses = {system.name: system.loss for system in report.systems}
-        before_loss, after_loss = losses.get("base"), losses.get("tuned")
+        before_loss, after_loss = losses.get(report.rival), losses.get("tuned")
         if before_loss is not None and after_loss is not None:
             tiles.append((f"{before_loss:.3f} → {after_loss:.3f}", "held-out loss"))
     for key, name, show in (

@@ -10,11 +10,11 @@ from tanzim.core.charts import Bar, figure, interval_bars
 from tanzim.core.page import Align, Child, Html, code, fold, note, path, prose, table, tag, word
 from tanzim.core.records import Json
 from tanzim.core.units import number
-from tanzim.evaluate.report import ALL, EvalReport, SystemResult, title
+from tanzim.evaluate.report import ALL, BASE, MAJORITY, TUNED, EvalReport, SystemResult, title
 from tanzim.evaluate.stats import Estimate
 
 _SHOWN = 10
-_COLOURS = {"base": 0, "tuned": 1}
+_COLOURS = {BASE: 0, MAJORITY: 0, TUNED: 1}
 _KINDS: dict[str, Literal["good", "bad"]] = {"better": "good", "worse": "bad"}
 
 
@@ -46,9 +46,9 @@ def results_section(report: EvalReport | None) -> list[Child]:
 
 def _counts(report: EvalReport) -> Html:
     settings = report.settings
-    said = f"{number(report.items)} items of {number(report.examples)} test examples, greedy answers"
+    said = f"{number(report.items)} items of {number(report.examples)} test examples"
     if "max_new_tokens" in settings:
-        said += f" of at most {settings['max_new_tokens']} tokens"
+        said += f", greedy answers of at most {settings['max_new_tokens']} tokens"
     said += f". Measured because: {report.reason}." if report.reason else "."
     if "resamples" in settings:
         said += f" Intervals: 95 %, bootstrap over items, {number(settings['resamples'])} resamples."
@@ -97,17 +97,15 @@ def _signed(value: float) -> str:
 
 
 def _table(report: EvalReport, metrics: Sequence[str], *, with_loss: bool) -> Html:
-    systems = report.systems
-    compared = {
-        (c.metric, c.group): c for c in report.comparisons if (c.system, c.against) == ("tuned", "base")
-    }
+    systems, rival = report.systems, report.rival
+    compared = {(c.metric, c.group): c for c in report.comparisons if (c.system, c.against) == (TUNED, rival)}
     rows: list[list[Child]] = []
     if with_loss and any(system.loss is not None for system in systems):
         rows.append(["held-out loss", *(_loss(system) for system in systems)])
         rows.append(["perplexity", *(_plain(system.perplexity) for system in systems)])
         if compared:
             losses = {system.name: system.loss for system in systems}
-            base, tuned = losses.get("base"), losses.get("tuned")
+            base, tuned = losses.get(rival), losses.get(TUNED)
             change = f"{100 * (tuned / base - 1):+.1f} %".replace("-", "−") if base and tuned else "–"
             rows[0] += [change, ""]
             rows[1] += ["", ""]
@@ -124,7 +122,7 @@ def _table(report: EvalReport, metrics: Sequence[str], *, with_loss: bool) -> Ht
                 row += [_change(change_.change), change_.verdict] if change_ else ["–", ""]
             rows.append(row)
     head: list[Child] = ["Measure", *(word(system.name) for system in systems)]
-    head += ["tuned − base", "Verdict"] if compared else []
+    head += [f"tuned − {rival}", "Verdict"] if compared else []
     numbers: list[Align] = ["number"] * (len(systems) + bool(compared))
     return table(head, rows, ["text", *numbers])
 
@@ -197,12 +195,13 @@ def items_section(report: EvalReport | None, items: Sequence[Json]) -> list[Chil
     if report is None or not items:
         return [note("evaluation/items.jsonl is missing: there are no answers to show.", kind="missing")]
     names = [system.name for system in report.systems]
-    judged = "tuned" if "tuned" in names else names[0]
+    judged = TUNED if TUNED in names else names[0]
     ranked = sorted(items, key=lambda item: (_score(report, item, judged), _gain(report, item, judged)))
     few = min(_SHOWN, (len(ranked) + 1) // 2)
     worst = ranked[:few]
     best = ranked[::-1][: min(_SHOWN, len(ranked) - few)]
-    basis = f"Ranked by the mean of the scores of {judged}; among equals, by its lead over the base."
+    rival = "the base" if report.rival == BASE else report.rival
+    basis = f"Ranked by the mean of the scores of {judged}; among equals, by its lead over {rival}."
     parts: list[Child] = [tag("p", basis, class_="soft")]
     for name, chosen in (("Worst", worst), ("Best", best)):
         heading = f"{name} {len(chosen)} of {number(len(items))}"
@@ -217,7 +216,7 @@ def _score(report: EvalReport, item: Json, name: str) -> float:
 
 
 def _gain(report: EvalReport, item: Json, name: str) -> float:
-    return _score(report, item, name) - _score(report, item, "base")
+    return _score(report, item, name) - _score(report, item, report.rival)
 
 
 def _item(report: EvalReport, item: Json) -> Html:

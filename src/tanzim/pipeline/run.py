@@ -14,6 +14,7 @@ from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import evaluate_run
 from tanzim.pipeline.finetune import Finetuned, finetune
 from tanzim.pipeline.opened import open_models
+from tanzim.pipeline.tasks import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ def _one_answer(folder: RunFolder, config: Config) -> tuple[str, str]:
     item = next(read_lines(path), None) if path.is_file() else None
     if item is None:
         return "", ""
+    if task_of(config).headed:
+        return item["messages"][-1]["content"], item["systems"]["tuned"]["answer"]
     messages: list[Message] = [message_from_json(message) for message in item["messages"]]
     opened = open_models([str(folder.path)])
     request = Request(

@@ -37,8 +37,8 @@ from tanzim.data.store import ExampleStore
 from tanzim.evaluate.answers import System
 from tanzim.evaluate.config import Metric
 from tanzim.evaluate.items import select_items
-from tanzim.evaluate.measure import TUNED, evaluate
-from tanzim.evaluate.report import ALL
+from tanzim.evaluate.measure import evaluate
+from tanzim.evaluate.report import ALL, TUNED
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.finetune import Finetuned, finetune
 from tanzim.pipeline.opened import open_models

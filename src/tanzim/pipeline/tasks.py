@@ -127,8 +127,8 @@ def task_of(config: Config) -> Task:
     return TASKS[config.train.objective.type]
 
 
-def refuse_without_text(config: Config, what: str) -> None:
-    """Refuse to talk with a model that has learnt to label.
+def refuse_without_text(config: Config) -> None:
+    """Refuse to chat with, or to serve, a model that has learnt to label.
 
     Raises:
         RunError: the run of ``config`` has a head for labels.
@@ -136,7 +136,7 @@ def refuse_without_text(config: Config, what: str) -> None:
     """
     if task_of(config).headed:
         raise RunError(
-            f"the run '{config.name}' labels texts and writes none, so there is nothing to {what}",
+            f"the run '{config.name}' labels texts and writes none: there is nobody to talk with",
             where=KEY,
             fix="tanzim evaluate shows its labels; transformers' pipeline reads the exported model",
         )
