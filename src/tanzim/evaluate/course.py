@@ -110,7 +110,8 @@ def read(metrics: Sequence[Json]) -> Curve:
     ]
     warned = Counter(str(line["warning"]) for line in metrics if "warning" in line)
     rates = np.array([line.get("learning_rate", 1.0) for line in lines["train"]], dtype=np.float64)
-    return Curve(*arrays, warned, rates)
+    steps, train, eval_steps, evals = arrays
+    return Curve(steps, train, eval_steps, evals, warned, rates)
 
 
 def evidence(curve: Curve) -> dict[str, float]:

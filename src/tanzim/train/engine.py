@@ -63,6 +63,7 @@ FREE_KEYS = {
 
 # Weights worse than the base by more than noise and dropout explain are no result.
 WORSE, WORSE_NATS = 1.1, 0.1
+LITTLE = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +192,10 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         chosen = state.best_step or state.step
         checkpoints.choose(chosen)
         method.model.eval()
-        for said in (method.finish(), noise_in_words(log.lines(), state.tokens / state.step)):
-            if said:
-                log.event(state.step, said)
-        _refuse_worse(stepper.sample_loss(train_tokens), state, checkpoints.path(chosen), config)
+        said = [method.finish(), noise_in_words(log.lines(), state.tokens / state.step)]
+        said += [_beside_base(stepper.sample_loss(train_tokens), state, checkpoints.path(chosen), config)]
+        for message in filter(None, said):
+            log.event(state.step, message)
         output = folder.adapter if form(config.method) == "adapter" else folder.model
         _write(output, method, ranks)
         log.event(state.step, f"{state.stopped}; weights of step {chosen} written to {output.name}/")
@@ -289,10 +290,12 @@ def _refuse_nothing_to_learn(tokens: TokenStore) -> None:
         )
 
 
-def _refuse_worse(loss: float, state: State, chosen: Path, config: TrainConfig) -> None:
-    """Refuse to hand on weights that are worse than the base on the very documents they were trained on."""
+def _beside_base(loss: float, state: State, chosen: Path, config: TrainConfig) -> str:
+    """Say what training brought; refuse weights worse than the base on the documents they were trained on."""
     base = state.base_loss
-    if base is not None and not loss <= WORSE * base + WORSE_NATS:
+    if base is None:
+        return ""
+    if not loss <= WORSE * base + WORSE_NATS:
         raise TrainError(
             f"training made the model worse: its loss on training documents is {loss:.3f} and was {base:.3f} "
             "before; these weights are not written",
@@ -300,6 +303,8 @@ def _refuse_worse(loss: float, state: State, chosen: Path, config: TrainConfig) 
             fix=f"lower train.learning_rate to a tenth (it was {config.learning_rate:g}) and start again "
             "with --overwrite; tanzim range-test finds a rate",
         )
+    little = ", which is little: see the diagnosis" if loss > LITTLE * base else ""
+    return f"loss on the first training documents: {base:.3f} before training, {loss:.3f} after{little}"
 
 
 def _rehearse(checkpoints: Checkpoints, training: Training) -> None:

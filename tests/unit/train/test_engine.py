@@ -330,10 +330,10 @@ def test_interrupt_finishes_the_step_and_resumes(number: int, tmp_path: Path) ->
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = fit(tmp_path)
-    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    metrics = [lines(tmp_path, kind) for kind in ("train", "eval", "gradients")]
     again = fit(tmp_path)
     assert (again.step, again.best_step, again.loss) == (first.step, first.best_step, first.loss)
-    assert (tmp_path / "run" / "metrics.jsonl").read_text().startswith(metrics[: metrics.rindex("{")])
+    assert [lines(tmp_path, kind) for kind in ("train", "eval", "gradients")] == metrics
 
 
 def test_no_resume_starts_afresh(tmp_path: Path) -> None:
