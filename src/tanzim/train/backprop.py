@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tanzim.core.records import Json
 from tanzim.train.gradients import layer_norms, noise, square_norm
+from tanzim.train.objectives.base import Joint
 from tanzim.train.tokens import Document
 from tanzim.train.training import Training, not_finite
 
@@ -47,6 +48,8 @@ class Backprop:
         total = 0.0
         self._first = None
         passes = run.passes(documents)
+        if isinstance(run.objective, Joint):
+            run.objective.prepare(passes)
         for part in passes:
             loss = run.objective.loss_sum(run.batch(part), scale=1 / weight)
             value = loss.item()

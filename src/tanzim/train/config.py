@@ -101,6 +101,11 @@ class TrainConfig(Section):
                 f"method.type={method} computes with all gradients, and optimizer.type={optimizer} "
                 "never has them together; take another of the two"
             )
+        if optimizer in ("lomo", "mezo") and self.objective.type == "contrastive":
+            raise ValueError(
+                "objective.type=contrastive looks at the pairs of a step together, and "
+                f"optimizer.type={optimizer} does not; take another optimiser"
+            )
         if optimizer == "lomo" and (not self.packing or self.tokens_per_pass != self.tokens_per_step):
             raise ValueError(
                 "optimizer.type=lomo changes each weight during the backward pass, so a step is one pass: "

@@ -15,7 +15,7 @@ import torch
 from tanzim.train.backprop import Backprop
 from tanzim.train.lomo import Lomo
 from tanzim.train.mezo import Mezo
-from tanzim.train.objectives.base import evaluating
+from tanzim.train.objectives.base import Joint, evaluating
 from tanzim.train.ranks import idle
 from tanzim.train.schedule import learning_rate
 from tanzim.train.tokens import Document, TokenStore
@@ -141,7 +141,10 @@ class Stepper:
         """Return the loss summed over this rank's share of ``tokens``, and what it weighs."""
         run = self.training
         total = weight = 0.0
-        for part in run.shared_passes(lengths):
+        passes = run.shared_passes(lengths)
+        if isinstance(run.objective, Joint):
+            run.objective.prepare([[tokens[index] for index in part] for part in passes if len(part)])
+        for part in passes:
             documents = [tokens[index] for index in part] or [idle(tokens[0])]
             loss = run.objective.loss_sum(run.batch(documents)).item()
             if not math.isfinite(loss):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,15 @@ class Objective(Protocol):
 
     def loss_sum(self, batch: Batch, *, scale: float = 1.0) -> Tensor:
         """Return scale × Σ weight × loss over the batch, a scalar."""
+        ...
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """An objective whose documents of a step are looked at together, whichever pass they go through."""
+
+    def prepare(self, passes: Sequence[Sequence[Document]]) -> None:
+        """Look at all documents of a step, or of an evaluation, before their passes are computed."""
         ...
 
 

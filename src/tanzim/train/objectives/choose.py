@@ -10,6 +10,7 @@ from torch import nn
 from tanzim.train.objectives.base import Objective
 from tanzim.train.objectives.classification import Classification, TokenClassification
 from tanzim.train.objectives.config import ObjectiveConfig
+from tanzim.train.objectives.contrastive import Contrastive
 from tanzim.train.objectives.distillation import Distillation, Teacher
 from tanzim.train.objectives.language_model import LanguageModel
 from tanzim.train.objectives.seq2seq import Seq2Seq
@@ -21,6 +22,7 @@ OBJECTIVES: dict[str, Make] = {
     "classification": Classification,
     "token_classification": TokenClassification,
     "seq2seq": Seq2Seq,
+    "contrastive": Contrastive,
     "distillation": Distillation,
     "sequence_distillation": LanguageModel,  # its documents hold the teacher's answers
 }

@@ -82,6 +82,20 @@ class Seq2SeqConfig(Section):
     type: Literal["seq2seq"] = "seq2seq"
 
 
+class ContrastiveConfig(Section):
+    """Embeddings: matching texts near each other (van den Oord et al. 2018, arXiv:1807.03748)."""
+
+    type: Literal["contrastive"] = "contrastive"
+    pooling: Literal["mean", "last", "cls"] = "mean"
+    """One vector of a text: the mean of its tokens, its last (causal models), or its first."""
+    normalize: bool = True
+    """Give every vector the length 1, so that nearness is the cosine."""
+    temperature: float = Field(0.05, gt=0, le=10)
+    """Differences in nearness are divided by it; lower looks more at the nearest negatives."""
+    symmetric: bool = False
+    """Look for the anchor of each match, too, and take the mean of both losses."""
+
+
 class DistillationConfig(Section):
     """The next token, with a teacher's distribution beside it (Hinton et al. 2015, arXiv:1503.02531)."""
 
@@ -126,6 +140,7 @@ ObjectiveConfig = Annotated[
     | Annotated[ClassificationConfig, Tag("classification")]
     | Annotated[TokenClassificationConfig, Tag("token_classification")]
     | Annotated[Seq2SeqConfig, Tag("seq2seq")]
+    | Annotated[ContrastiveConfig, Tag("contrastive")]
     | Annotated[DistillationConfig, Tag("distillation")]
     | Annotated[SequenceDistillationConfig, Tag("sequence_distillation")],
     Discriminator(_type),
