@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +21,7 @@ from tanzim.adapters import rows
 from tanzim.adapters.layer import NAMES, DecoderLayer, Layer, Norm, Projection
 from tanzim.adapters.linear import WIDE_DTYPES, factors, plain_adapter
 from tanzim.adapters.method import trainable
+from tanzim.adapters.soft_prompts import learns_keys, virtual_tokens
 
 # Layers whose code this path was written from; anything else may differ in a detail.
 KNOWN = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
@@ -41,6 +43,8 @@ def accelerate(model: nn.Module) -> list[str]:
     """
     if any(isinstance(module, FastLayer) for module in model.modules()):
         return []
+    if isinstance(model, PeftModel) and virtual_tokens(model) and learns_keys(model):
+        return ["Training runs the model's own layers: learnt keys and values stand in a cache."]
     layers = [module for module in model.modules() if type(module).__name__ in KNOWN]
     if not layers:
         return ["Training runs the model's own layers: this architecture has no faster ones."]
@@ -180,7 +184,13 @@ def _trial(model: Any) -> Iterator[Any]:  # noqa: ANN401 - a causal language mod
                     value.add_(torch.randn(value.shape, generator=generator, dtype=value.dtype), alpha=0.02)
         ids_1T = torch.randint(0, model.config.vocab_size, (1, sum(SAMPLE)), generator=generator)
         model.train()
-        yield lambda: _loss_and_gradients(model, ids_1T, list(parameters.values()))
+        if virtual_tokens(model):
+            # Learnt input vectors are trained through the gradients of the layers' input.
+            inner = model.get_base_model()
+            inputs_1TD = inner.get_input_embeddings()(ids_1T).detach().requires_grad_(True)
+            yield lambda: _loss_and_gradients(inner, ids_1T, [inputs_1TD], inputs_embeds=inputs_1TD)
+        else:
+            yield lambda: _loss_and_gradients(model, ids_1T, list(parameters.values()), input_ids=ids_1T)
     finally:
         model.train(training)
         with torch.no_grad():
@@ -188,10 +198,15 @@ def _trial(model: Any) -> Iterator[Any]:  # noqa: ANN401 - a causal language mod
                 value.copy_(kept[name])
 
 
-def _loss_and_gradients(model: Any, ids_1T: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:  # noqa: ANN401
+def _loss_and_gradients(
+    model: Any,  # noqa: ANN401 - a causal language model
+    ids_1T: Tensor,
+    parameters: Sequence[Tensor],
+    **inputs: Tensor,
+) -> list[Tensor]:
     borders = functional.pad(torch.tensor(SAMPLE).cumsum(0), (1, 0)).to(torch.int32)
     logits_TV = model(
-        input_ids=ids_1T,
+        **inputs,
         position_ids=torch.cat([torch.arange(length) for length in SAMPLE])[None],
         cu_seq_lens_q=borders,
         cu_seq_lens_k=borders,

@@ -23,6 +23,7 @@ from tanzim.adapters.store import load_adapter
 from tanzim.core.files import write_text
 from tanzim.export.config import ExportConfig
 from tanzim.export.verify import Decode, Observe, Parity, compare, observer
+from tanzim.models.quantised import Quantised, keep_exact, loading
 from tanzim.models.quiet import quiet
 from tanzim.models.resolve import Base
 
@@ -59,7 +60,7 @@ def generation_config(
     return config
 
 
-def plain_model(folder: Path) -> PreTrainedModel:
+def plain_model(folder: Path, quantised: Quantised | None = None) -> PreTrainedModel:
     """Load a model folder as anyone would: plain transformers, its own attention, float32, on the CPU."""
     with quiet():
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -70,7 +71,9 @@ def plain_model(folder: Path) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            **loading(quantised, dtype=torch.float32, device=torch.device("cpu")),
         )
+    keep_exact(model)
     return cast(PreTrainedModel, model.eval())
 
 
@@ -89,9 +92,11 @@ def plain_adapter(base: Base, folder: Path) -> PreTrainedModel | PeftModel:
     with quiet(), warnings.catch_warnings():
         # peft 0.21 still asks transformers by the old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        # peft looks AdaLoRA's ranks up under the names of LoRA's; they find their layers all the same.
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
         # A merge unties what is adapted on one side alone.
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
-        adapted: PeftModel = PeftModel.from_pretrained(plain_model(base.path), str(folder))
+        adapted: PeftModel = PeftModel.from_pretrained(plain_model(base.path, base.quantised), str(folder))
     adapted.eval()
     return adapted
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft.tuners.lora import LoraLayer
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tanzim.adapters.folder import RECORD, WEIGHTS, own_type
+from tanzim.adapters.effective import effective_weights
+from tanzim.adapters.folder import CONFIG, RECORD, WEIGHTS, own_type
 from tanzim.adapters.store import load_adapter, read_own
 from tanzim.core.errors import DriftError, ModelError
 from tanzim.core.files import new_folder, sha256, write_json
@@ -32,6 +34,7 @@ from tanzim.models.quiet import quiet
 from tanzim.models.resolve import Base
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KINDS = {"PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "P_TUNING": "p_tuning"}
 _STORED = {"F64": "float32", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -64,6 +67,7 @@ def merge(
         WrongBaseError: the adapter was made for other base weights.
 
     """
+    _check_mergeable(base, adapter)
     reference = _recorded(base, adapter, config, prompts, stop_ids)
     tries = [config.dtype] if config.dtype != "auto" else list(dict.fromkeys([stored(base.path), "float32"]))
     rejected: Json = {}
@@ -130,11 +134,13 @@ def _peft(base: Base, adapter: Path) -> tuple[Any, dict[str, bool]]:
     adapted: Any = plain_adapter(base, adapter)
     model: Any = adapted.get_base_model()
     _untie(model)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    targets = {f"{name}.weight": bool(_delta(layer).any()) for name, layer in layers.items()}
+    targets: dict[str, bool] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            targets |= {f"{name}.{part}": moved for part, moved in _moved(layer).items()}
     if not any(targets.values()):
         raise ModelError(
-            f"the adapter changes nothing: the products B·A of all its {len(targets)} layers are zero",
+            f"the adapter changes nothing: all its {len(targets)} weights are the base's",
             where=str(adapter),
             fix="train it first",
         )
@@ -165,9 +171,42 @@ def _own(base: Base, adapter: Path) -> tuple[Any, dict[str, bool]]:
     return model, targets
 
 
-def _delta(layer: Any) -> Tensor:  # noqa: ANN401 - untyped package
-    delta: Tensor = layer.get_delta_weight(layer.active_adapters[0])
-    return delta
+def _moved(layer: Any) -> dict[str, bool]:  # noqa: ANN401 - untyped package
+    """Tell of weight and bias of an adapted layer whether the adapter moves them at all."""
+    base = layer.get_base_layer()
+    weights = effective_weights(layer, layer.active_adapters[0])
+    if weights is None:
+        raise ModelError(f"layers of the kind {type(layer).__name__} cannot be merged")
+    moved = {"weight": not torch.equal(weights[0], base.weight)}
+    if weights[1] is not None and weights[1] is not base.bias:
+        moved["bias"] = not torch.equal(weights[1], base.bias)
+    return moved
+
+
+def _check_mergeable(base: Base, adapter: Path) -> None:
+    """Refuse adapters that are no change of the base's weights.
+
+    Raises:
+        ModelError: it is learnt vectors before the text, or belongs to a base in 4 bits.
+
+    """
+    if own_type(adapter) is not None or not (adapter / CONFIG).is_file():
+        return
+    kind = PeftConfig.from_pretrained(str(adapter))
+    if kind.is_prompt_learning:
+        raise ModelError(
+            f"a {KINDS.get(kind.peft_type, kind.peft_type)} adapter cannot be merged: it changes no weight, "
+            "it puts learnt vectors before the text",
+            where=str(adapter),
+            fix="export the adapter itself, without --merge",
+        )
+    if base.quantised is not None:
+        raise ModelError(
+            f"an adapter on a base in {base.quantised} cannot be merged: the sum would be rounded to 4 bits "
+            "again, and on the full base it is another model",
+            where=str(adapter),
+            fix="export the adapter itself, without --merge",
+        )
 
 
 def _untie(model: Any) -> None:  # noqa: ANN401 - any causal language model
@@ -176,7 +215,9 @@ def _untie(model: Any) -> None:  # noqa: ANN401 - any causal language model
     Merged into the shared weight, the change would reach the other layer, too.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if model.config.tie_word_embeddings and any(isinstance(part, LoraLayer) for part in (head, embedding)):
+    if model.config.tie_word_embeddings and any(
+        isinstance(part, BaseTunerLayer) for part in (head, embedding)
+    ):
         layer = getattr(head, "base_layer", head)
         layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
         model.config.tie_word_embeddings = False

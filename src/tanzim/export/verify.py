@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tanzim.adapters.soft_prompts import virtual_tokens
 from tanzim.core.errors import DriftError
 from tanzim.core.records import Json, Message
 from tanzim.export.config import ExportConfig
@@ -77,6 +78,7 @@ def observer(model: nn.Module, *, stop_ids: Sequence[int], new_tokens: int) -> O
 
     """
     device = next(model.parameters()).device
+    inner: Any = model
 
     @torch.inference_mode()
     def observe(prompt_ids: Sequence[int]) -> Observation:
@@ -86,14 +88,19 @@ def observer(model: nn.Module, *, stop_ids: Sequence[int], new_tokens: int) -> O
         ids, rows = [int(token) for token in prompt_ids], []
         answer: list[int] = []
         cache, fresh = None, ids
+        run, learnt = inner, virtual_tokens(model)
         while True:
-            output = model(
+            seen = len(ids) + len(answer) + (0 if run is inner else learnt)
+            output = run(
                 input_ids=torch.tensor([fresh], device=device),
-                attention_mask=torch.ones(1, len(ids) + len(answer), dtype=torch.long, device=device),
+                attention_mask=torch.ones(1, seen, dtype=torch.long, device=device),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=WINDOW,
             )
+            if learnt and cache is None:
+                # From here on the learnt vectors are in the cache, where peft would put them again.
+                run = inner.get_base_model()
             cache = output.past_key_values
             rows.append(output.logits[0].float().log_softmax(-1).cpu())
             answer.append(int(rows[-1][-1].argmax()))

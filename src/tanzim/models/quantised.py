@@ -61,6 +61,43 @@ def loading(quantised: Quantised | None, *, dtype: torch.dtype, device: torch.de
     }
 
 
+def quantise(model: Any, quantised: Quantised, *, dtype: torch.dtype) -> None:  # noqa: ANN401
+    """Bring the linear layers of a model in memory into 4 bits, all but the output.
+
+    Args:
+        model: a transformers model, on its device.
+        quantised: the form.
+        dtype: precision of the products.
+
+    Raises:
+        MissingExtra: bitsandbytes is not installed.
+
+    """
+    bnb: Any = need("bitsandbytes", EXTRA)
+    head, settings = model.get_output_embeddings(), {"quant_type": quantised.quant_type}
+    for path, linear in list(model.named_modules()):
+        if type(linear) is nn.Linear and linear is not head:
+            sizes = linear.in_features, linear.out_features
+            layer = bnb.nn.Linear4bit(
+                *sizes,
+                bias=False,
+                compute_dtype=dtype,
+                compress_statistics=quantised.double_quant,
+                **settings,
+            )
+            layer.weight = bnb.nn.Params4bit(
+                linear.weight.data,
+                requires_grad=False,
+                compress_statistics=quantised.double_quant,
+                module=layer,
+                **settings,
+            )
+            layer.bias = linear.bias
+            model.set_submodule(path, layer.to(linear.weight.device))
+    model.is_loaded_in_4bit = True
+    keep_exact(model)
+
+
 def keep_exact(model: nn.Module) -> None:
     """Let layers in 4 bits compute the same in training and evaluation.
 

@@ -15,6 +15,7 @@ from tanzim.evaluate.measure import evaluate
 from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.form import form_of
 from tanzim.pipeline.heads import evaluate_headed
 from tanzim.pipeline.opened import Opened, open_base
 from tanzim.pipeline.prepare import prepare_data
@@ -87,7 +88,7 @@ def trained_run(config: Config) -> RunFolder:
 
 def _systems(config: Config, folder: RunFolder, reporter: Reporter) -> tuple[list[System], Opened]:
     """Load base and tuned model; a tuned adapter shares the base's weights, a tuned model has its own."""
-    opened = open_base(config.model, reporter=reporter)
+    opened = open_base(config.model, form=form_of(config.train.method), reporter=reporter)
     tokens = TokenStore(folder.tokens / "test.arrow")
     hash_ = opened.base.hash
     base = System("base", opened.engine, None, hash_, measure_loss(opened.engine, tokens, config))

@@ -17,6 +17,7 @@ from tanzim.export.merge import merge as merge_adapter
 from tanzim.export.verify import observer
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import trained_run
+from tanzim.pipeline.form import form_of
 from tanzim.pipeline.heads import export_headed
 from tanzim.pipeline.opened import open_base
 from tanzim.pipeline.proof import card, proof_prompts, said
@@ -86,7 +87,9 @@ def export_run(
             )
             return Exported(target, (said(parity),))
         opened = open_base(
-            config.model.model_copy(update={"dtype": "float32", "device": "cpu"}), reporter=reporter
+            config.model.model_copy(update={"dtype": "float32", "device": "cpu"}),
+            form=form_of(config.train.method),
+            reporter=reporter,
         )
         opened.engine.add_adapter(config.name, folder.adapter)
         with opened.engine.lend(config.name) as model, new_folder(target) as temporary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tanzim.core.errors import ModelError, RunError
@@ -14,10 +14,12 @@ from tanzim.infer.engine import Engine
 from tanzim.infer.seq2seq import Seq2SeqEngine
 from tanzim.models.config import ModelConfig
 from tanzim.models.load import base_kind, load_model, load_tokenizer, pick_device, pick_dtype
+from tanzim.models.quantised import Quantised
 from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
 from tanzim.models.source_target import SourceTarget
 from tanzim.models.speaker import Speaker
+from tanzim.pipeline.form import recorded_form, say_form
 from tanzim.pipeline.tasks import refuse_without_text
 from tanzim.pipeline.workspace import find_run
 
@@ -72,18 +74,29 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) 
             where=", ".join(names),
             fix="open them one at a time",
         )
-    opened = open_base(wanted[0].model, reporter=reporter)
     adapters = [w.adapter for w in wanted if w.adapter]
+    forms = {recorded_form(folder) for _, folder in adapters}
+    if len(forms) > 1:
+        raise ModelError(
+            "these need one base in different forms: "
+            + " and ".join(sorted(str(form or "its own precision") for form in forms)),
+            where=", ".join(names),
+            fix="open them one at a time",
+        )
+    opened = open_base(wanted[0].model, form=next(iter(forms), None), reporter=reporter)
     for name, folder in adapters:
         opened.engine.add_adapter(name, folder)
     last = adapters[-1][0] if adapters else None
     return Opened(opened.base, opened.renderer, opened.engine, last or opened.name, last)
 
 
-def open_base(config: ModelConfig, *, reporter: Reporter | None = None) -> Opened:
-    """Load the base model of ``config`` alone."""
+def open_base(
+    config: ModelConfig, *, form: Quantised | None = None, reporter: Reporter | None = None
+) -> Opened:
+    """Load the base model of ``config`` alone, in the form that its adapters were trained on."""
     reporter = reporter or Reporter()
-    base = resolve(config)
+    base = replace(resolve(config), quantised=form)
+    say_form(form, reporter)
     device = pick_device(config)
     dtype = pick_dtype(config, device)
     tokenizer = load_tokenizer(base)

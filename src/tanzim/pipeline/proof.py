@@ -17,6 +17,7 @@ from tanzim.data.store import ExampleStore
 from tanzim.export.adapter import complete, verify_adapter, verify_model
 from tanzim.export.card import model_card
 from tanzim.export.verify import Parity, observer
+from tanzim.models.quantised import in_float32
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.heads import prove_headed
 from tanzim.pipeline.tasks import task_of
@@ -58,7 +59,7 @@ def finish(
     with reporter.task("proving the export"):
         common = {
             # In float32, as the folder is loaded: half precision alone would count as drift.
-            "reference": observer(model.float(), stop_ids=stop_ids, new_tokens=config.export.new_tokens),
+            "reference": observer(in_float32(model), stop_ids=stop_ids, new_tokens=config.export.new_tokens),
             "prompts": proof_prompts(config, folder, setup),
             "config": config.export,
             "stop_ids": stop_ids,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -21,10 +21,11 @@ from tanzim.models.config import ModelConfig
 from tanzim.models.fit import Overlong, fit
 from tanzim.models.load import check_kind, load_model, load_tokenizer
 from tanzim.models.render import Renderer
+from tanzim.models.resolve import Base, resolve
 from tanzim.models.source_target import SourceTarget
 from tanzim.models.speaker import Speaker
-from tanzim.models.resolve import Base, resolve
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.form import form_of, say_form
 from tanzim.pipeline.tasks import Encoder, as_conversation, task_of
 from tanzim.pipeline.teacher import taught_examples
 from tanzim.train.tokens import write_tokens
@@ -77,7 +78,8 @@ def ready(config: Config, labels: Iterable[str], reporter: Reporter) -> Ready:
 
     """
     with reporter.task("finding the model") as progress:
-        base = resolve(config.model, progress=progress)
+        base = replace(resolve(config.model, progress=progress), quantised=form_of(config.train.method))
+    say_form(base.quantised, reporter)
     check_kind(base, task_of(config).model)
     tokenizer, known = load_tokenizer(base), tuple(labels)
     return Ready(base, tokenizer, task_of(config).encoder(tokenizer, config.model, known), known)
