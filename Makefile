@@ -12,6 +12,7 @@ install: .venv/.installed
 install-test: install
 	PYTHON=$(PYTHON) sh scripts/install.sh dev
 	sh scripts/browser.sh
+	sh scripts/cluster.sh
 
 demo: install
 	$(BIN)/python examples/support_tickets/generate.py
