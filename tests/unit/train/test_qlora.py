@@ -1,4 +1,4 @@
-"""QLoRA on the CPU: a base in 4 bits, against bitsandbytes' own arithmetic and plain LoRA on those weights."""
+"""QLoRA on the CPU: a base in 4 bits, against bitsandbytes' arithmetic and LoRA on those weights."""
 
 from __future__ import annotations
 
