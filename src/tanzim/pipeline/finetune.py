@@ -92,7 +92,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
         return Finetuned(folder, trained_folder(config, folder), manifest.result)
     manifest = _describe(manifest, config, setup, report, splits)
     if ranks.first:
-        plan = plan_run(config, folder, setup.base)
+        plan = plan_run(config, folder, setup)
         reporter.say(f"plan: {summary(plan)}")
         plan.check()
         folder.write_manifest(_choices(manifest, reporter))

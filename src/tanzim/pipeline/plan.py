@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import torch
+
 from tanzim.core.files import read_json, write_json
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder
 from tanzim.core.units import size
 from tanzim.models.load import pick_device, pick_dtype
-from tanzim.models.resolve import Base
+from tanzim.models.quiet import quiet
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.prepare import prepare_data
-from tanzim.pipeline.tokens import ready, tokenise
+from tanzim.pipeline.tasks import task_of
+from tanzim.pipeline.tokens import Ready, ready, tokenise
 from tanzim.pipeline.workspace import open_run
+from tanzim.train.config import TrainConfig
 from tanzim.train.engine import TrainResult
 from tanzim.train.machine import probe
 from tanzim.train.plan import Plan, make_plan, measured
+from tanzim.train.rehearsal import Rehearsed, rehearse
+from tanzim.train.shapes import shapes
 from tanzim.train.tokens import TokenStore
+
+FEW_DOCUMENTS = 16  # that the rehearsal makes its passes of
 
 
 def plan(config: Config, *, overwrite: bool = False, reporter: Reporter | None = None) -> Plan:
@@ -36,25 +44,35 @@ def plan(config: Config, *, overwrite: bool = False, reporter: Reporter | None =
     folder = open_run(config)
     setup = ready(config, report.labels, reporter)
     tokenise(config, folder, setup, list(report.labels), reporter)
-    predicted = plan_run(config, folder, setup.base)
+    predicted = plan_run(config, folder, setup)
     predicted.check()
     return predicted
 
 
-def plan_run(config: Config, folder: RunFolder, base: Base) -> Plan:
+def plan_run(config: Config, folder: RunFolder, setup: Ready) -> Plan:
     """Predict a run whose data is tokenised, and keep the prediction in its ``plan.json``."""
     device = pick_device(config.model)
     dtype = pick_dtype(config.model, device)
     tokens = TokenStore(folder.tokens / "train.arrow")
+    kind, labels = task_of(config).model, len(setup.labels)
+    machine = probe(folder.path, device=device, dtype=dtype)
+
+    def small_steps(train: TrainConfig, dtype: torch.dtype) -> Rehearsed:
+        few = tokens[:FEW_DOCUMENTS]
+        with quiet():
+            return rehearse(setup.base.path, train, few, dtype=dtype, device=device, kind=kind, labels=labels)
+
     predicted = make_plan(
-        base.path,
+        shapes(setup.base.path, kind=kind, labels=labels),
+        small_steps,
         config.train,
-        probe(folder.path, device=device, dtype=dtype),
+        machine,
         lengths=tokens.lengths,
         trained=tokens.trained,
         validation_tokens=int(TokenStore(folder.tokens / "validation.arrow").lengths.sum()),
         seed=config.seed,
         dtype=dtype,
+        classes=tokens.classes if config.train.balanced_batches else None,
     )
     write_json(folder.plan, {"predicted": predicted.predicted()})
     return predicted

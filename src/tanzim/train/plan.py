@@ -2,53 +2,50 @@
 
 How memory is counted, for T tokens in the largest pass (its rows are the parts of `Plan.memory`):
 
-- weights = parameters × bytes; what is trained has float32 weights, gradients and two moments of AdamW.
-- activations = T × layers × values kept per token and layer × bytes × a factor for what the allocator
-  holds besides. Values kept, for hidden size d, queries q, keys k, feed-forward f:
-  the model's own layers 4d + 3q + 2k + 4f; our fast layers 2d + 2q + 2k + 2f; with gradient
-  checkpointing d, and a few layers at once while they are computed again.
-- logits: four float32 blocks of 256 rows × vocabulary; full fine-tuning also the vocabulary's gradient.
+- runtime: what Python and torch hold already, and what they add in the first steps.
+- weights, gradients, optimiser: their tensors, whatever the method and the optimiser keep.
+- activations: what the forward pass keeps for the backward pass, and what is alive besides at the peak.
+- logits: the rows of the vocabulary that are projected at once.
 
-The factors were measured on smollm2-135m-instruct (135M parameters, float32, CPU, LoRA r=16 on all
-linear layers, documents of 256 tokens, resident memory of the process at its peak, in GB) and predict
-
-  tokens of the pass             512   1,024   2,048
-  own layers, measured          2.18    3.41    5.75      predicted 2.39  3.55  5.89
-  fast layers                   1.68    2.17    2.97                1.64  2.07  2.92
-  gradient checkpointing           -    1.92    2.37                   -  1.76  2.29
-  full, without its optimiser   2.95    4.21       -                   -  4.17     -
-
-Elsewhere they are estimates: `measured` puts what a run took next to what was said here.
+Tensors are counted in a rehearsal on small models (`rehearsal`). On the CPU the allocator keeps holes
+between them: SPREAD. With WARM_UP it was fitted on the measured peaks that docs/performance.md lists.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tanzim.adapters.config import LoraConfig
+from tanzim.adapters.config import LoraConfig, form
 from tanzim.core.errors import PlanError
 from tanzim.core.records import Json
 from tanzim.core.units import size
+from tanzim.train.balanced import make_sampler
 from tanzim.train.batches import Sampler
 from tanzim.train.config import TrainConfig
 from tanzim.train.engine import TrainResult
 from tanzim.train.machine import Machine
-from tanzim.train.shapes import Shapes, shapes
+from tanzim.train.rehearsal import Rehearsed
+from tanzim.train.shapes import Shapes
 
-OWN_LAYERS, FAST_LAYERS = 1.8, 1.2  # bytes held per byte of values kept
-RECOMPUTED_LAYERS = 6  # own layers' worth that a checkpointed backward pass holds at once
-LOGIT_ROWS, LOGIT_BLOCKS = 256, 4
+WARM_UP = 120_000_000  # bytes: kernels, threads, lazily imported code
+SPREAD = 1.12  # bytes resident on the CPU per byte of tensors alive besides the weights
 RESERVE = 0.1  # share of free memory and disk left to others
 # Share of a step's time in which the measured arithmetic is done (the rest is element-wise passes):
 # 238 tokens/s of the 470 that products alone would allow, on two quiet cores.
 EFFICIENCY = 0.5
-STATE_BYTES = 4  # of a trained weight, its gradient, and each of AdamW's two moments
+GRADIENT_BYTES = 4  # of a trained weight
+# Methods of updating that never hold all gradients together.
+WITHOUT_GRADIENTS = ("lomo", "mezo")
+
+
+# Makes the small steps of a config, with base weights in a precision.
+Rehearse = Callable[[TrainConfig, torch.dtype], Rehearsed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class Plan:
         tokens_per_s: of the steps alone.
         numbers: what the above was computed from.
         machine: what there is.
-        changes: what could be done, and the bytes of memory it would then take.
+        changes: where it does not fit, what could be done, and the bytes of memory it would then take.
 
     """
 
@@ -127,8 +124,9 @@ class Plan:
             )
 
 
-def make_plan(
-    model: Path,
+def make_plan(  # noqa: PLR0913 - what a run depends on
+    sizes: Shapes,
+    rehearse: Rehearse,
     config: TrainConfig,
     machine: Machine,
     *,
@@ -137,11 +135,13 @@ def make_plan(
     validation_tokens: int,
     seed: int,
     dtype: torch.dtype,
+    classes: npt.NDArray[np.int64] | None = None,
 ) -> Plan:
-    """Predict what training will take, from ``config.json`` and the lengths of the documents.
+    """Predict what training will take, from the model's sizes and the lengths of the documents.
 
     Args:
-        model: folder of the base model; its weights are not read.
+        sizes: of the base model.
+        rehearse: makes the small steps whose tensors are counted.
         config: the ``train`` section.
         machine: what `machine.probe` found.
         lengths: tokens of each training document; ``trained`` of them have a loss weight.
@@ -149,29 +149,28 @@ def make_plan(
         validation_tokens: tokens of the validation set.
         seed: the run's seed, which fixes the steps.
         dtype: precision of the base weights.
+        classes: class of each training document, where batches are balanced.
 
     """
-    sampler = Sampler(lengths, seed=seed, tokens_per_step=config.step_tokens, packing=config.packing)
+    sampler = make_sampler(lengths, config, seed=seed, classes=classes)
     steps = sampler.total_steps(config.epochs, config.max_steps)
     chosen = _documents(sampler, steps)
-    sizes = shapes(model, config.method)
-    largest = _largest_pass(config, lengths)
-    memory = _memory(sizes, config, machine, largest, dtype)
     tokens, trained_tokens = int(lengths[chosen].sum()), int(trained[chosen].sum())
-    forward, backward = _flops(sizes, config, trained_tokens / max(1, tokens))
+    share = trained_tokens / max(1, tokens)
+    needs = _Needs(sizes, rehearse, machine, lengths, share)
+    memory, found = needs.memory(config, dtype), needs.rehearsed(config, dtype)
+    forward, backward = _flops(sizes, config, found.trained.at(sizes.layers, sizes.vocabulary), share)
     tokens_per_s = machine.flops * EFFICIENCY / (forward + backward)
     every = config.eval_steps or max(1, steps // 10)
     evaluations = -(-steps // every) if validation_tokens else 0
-    checkpoint = sizes.trained * 3 * STATE_BYTES
-    wide = torch.finfo(dtype).bits // 8
+    room = int((machine.memory + machine.held) * (1 - RESERVE))
     return Plan(
         memory=memory,
         disk={
             # The latest, the best, and one being written before an older one goes.
-            "checkpoints": checkpoint * (min(config.keep_checkpoints, steps) + 2),
-            "output": sizes.trained * STATE_BYTES
-            if isinstance(config.method, LoraConfig)
-            else sizes.parameters * wide,
+            "checkpoints": found.checkpoint.at(sizes.layers, sizes.vocabulary)
+            * (min(config.keep_checkpoints, steps) + 2),
+            "output": found.output.at(sizes.layers, sizes.vocabulary),
         },
         tokens=tokens,
         trained_tokens=trained_tokens,
@@ -181,15 +180,16 @@ def make_plan(
         tokens_per_s=tokens_per_s,
         numbers=asdict(sizes)
         | {
-            "bytes_per_weight": wide,
-            "tokens_in_largest_pass": largest,
+            "trained": found.trained.at(sizes.layers, sizes.vocabulary),
+            "bytes_per_weight": torch.finfo(dtype).bits // 8,
+            "tokens_in_largest_pass": _largest_pass(config, lengths),
             "evaluations": evaluations,
             "flops_per_token": forward + backward,
-            "merged_export_bytes": sizes.parameters * wide,
+            "merged_export_bytes": sizes.parameters * (torch.finfo(dtype).bits // 8),
         }
         | {key: value for key, value in sampler.fill(config.tokens_per_pass).items() if "fill" in key},
         machine=machine,
-        changes=_changes(model, sizes, config, machine, lengths, dtype),
+        changes=needs.changes(config, dtype) if sum(memory.values()) > room else {},
     )
 
 
@@ -224,31 +224,91 @@ def _largest_pass(config: TrainConfig, lengths: npt.NDArray[np.int64]) -> int:
     return max(longest, min(config.tokens_per_pass, int(lengths.sum()))) if config.packing else longest
 
 
-def _memory(
-    sizes: Shapes, config: TrainConfig, machine: Machine, tokens: int, dtype: torch.dtype
-) -> dict[str, int]:
-    """Return the bytes of each part at the peak of a step (the formulas stand at the top of this file)."""
-    wide = torch.finfo(dtype).bits // 8
-    lora = isinstance(config.method, LoraConfig)
-    d, q, k, f = sizes.hidden, sizes.queries, sizes.keys, sizes.inner
-    own = (4 * d + 3 * q + 2 * k + 4 * f) * OWN_LAYERS
-    fast = (2 * d + 2 * q + 2 * k + 2 * f) * FAST_LAYERS
-    takes_fast = sizes.fast and lora and config.method.dropout == 0 and wide == 4 and machine.device == "cpu"  # type: ignore[union-attr]
-    kept = sizes.layers * (fast if takes_fast else own)
-    if config.gradient_checkpointing:
-        kept = sizes.layers * d + RECOMPUTED_LAYERS * own
-    logits = LOGIT_ROWS * sizes.vocabulary * 4 * LOGIT_BLOCKS
-    return {
-        "runtime": machine.held,
-        "weights": sizes.parameters * wide + (sizes.trained * STATE_BYTES if lora else 0),
-        "gradients": sizes.trained * (STATE_BYTES if lora else wide),
-        "optimiser": sizes.trained * 2 * (STATE_BYTES if lora else wide),
-        "activations": int(tokens * kept * wide),
-        "logits": logits + (0 if lora else sizes.vocabulary * d * 4),
-    }
+class _Needs:
+    """The memory of a run, as it is and as it could be.
+
+    Args:
+        sizes: of the base model.
+        rehearse: makes the small steps.
+        machine: where the run is to be.
+        lengths: tokens of each document.
+        share: share of trained tokens.
+
+    """
+
+    def __init__(
+        self,
+        sizes: Shapes,
+        rehearse: Rehearse,
+        machine: Machine,
+        lengths: npt.NDArray[np.int64],
+        share: float,
+    ) -> None:
+        self.sizes, self.machine, self.lengths, self.share = sizes, machine, lengths, share
+        self._rehearse = rehearse
+        self._found: dict[str, Rehearsed] = {}
+
+    def rehearsed(self, config: TrainConfig, dtype: torch.dtype) -> Rehearsed:
+        """Return the rehearsal of a config; passes of another size need no other one."""
+        key = f"{dtype}{config.model_dump_json(exclude={'tokens_per_pass', 'tokens_per_step'})}"
+        if key not in self._found:
+            self._found[key] = self._rehearse(config, dtype)
+        return self._found[key]
+
+    def memory(self, config: TrainConfig, dtype: torch.dtype) -> dict[str, int]:
+        """Return the bytes of each part at the peak of a step."""
+        found, sizes = self.rehearsed(config, dtype), self.sizes
+        grown = sizes.layers, sizes.vocabulary
+        trained = found.trained.at(*grown) * GRADIENT_BYTES
+        tokens = _largest_pass(config, self.lengths)
+        logits, rest = found.peak(sizes.layers, tokens, sizes.vocabulary, self.share)
+        optimiser = min(rest, max(0, found.checkpoint.at(*grown) - trained))
+        gradients = 0 if config.optimizer.type in WITHOUT_GRADIENTS else min(trained, rest - optimiser)
+        parts = {
+            "optimiser": optimiser,
+            "gradients": gradients,
+            "activations": rest - optimiser - gradients,
+            "logits": logits,
+        }
+        cpu = self.machine.device == "cpu"
+        spread, warm_up = (SPREAD, WARM_UP) if cpu else (1.0, 0)
+        return {
+            "runtime": self.machine.held + warm_up,
+            "weights": found.stored.at(*grown),
+            **{name: round(size * spread) for name, size in parts.items()},
+        }
+
+    def changes(self, config: TrainConfig, dtype: torch.dtype) -> dict[str, int]:
+        """Return what each change that is open to the user would take; the last is all of them together."""
+        every: dict[str, Any] = {}
+        changes: dict[str, int] = {}
+
+        def needed(update: dict[str, Any], dtype: torch.dtype = dtype) -> int:
+            return sum(self.memory(config.model_copy(update=update), dtype).values())
+
+        longest, smaller = int(self.lengths.max()), config.tokens_per_pass
+        while config.packing and smaller > longest:
+            smaller = max(longest, smaller // 2)
+            every["tokens_per_pass"] = smaller
+            changes[f"train.tokens_per_pass={smaller}"] = needed({"tokens_per_pass": smaller})
+        if not config.gradient_checkpointing:
+            every["gradient_checkpointing"] = True
+            changes["train.gradient_checkpointing=true"] = needed({"gradient_checkpointing": True})
+        if form(config.method) == "model":
+            every["method"] = LoraConfig()
+            changes["train.method.type=lora"] = needed({"method": LoraConfig()})
+        narrow = dtype
+        if torch.finfo(dtype).bits > 16:
+            narrow = torch.bfloat16
+            changes["model.dtype=bfloat16"] = needed({}, narrow)
+        if len(every) + (narrow != dtype) > 1:
+            names = [_words(key, value) for key, value in every.items()]
+            names += ["model.dtype=bfloat16"] if narrow != dtype else []
+            changes[" with ".join(names)] = needed(every, narrow)
+        return changes
 
 
-def _flops(sizes: Shapes, config: TrainConfig, trained_share: float) -> tuple[float, float]:
+def _flops(sizes: Shapes, config: TrainConfig, trained: int, trained_share: float) -> tuple[float, float]:
     """Return the floating-point operations of a token's forward and backward pass.
 
     A weight costs two operations forward, two for the gradient of its input, and, if it is itself
@@ -257,52 +317,13 @@ def _flops(sizes: Shapes, config: TrainConfig, trained_share: float) -> tuple[fl
     vocabulary = 2 * sizes.vocabulary * sizes.hidden * trained_share
     forward = 2.0 * sizes.linear + vocabulary
     backward = 2.0 * sizes.linear + vocabulary
-    backward += 2.0 * (sizes.linear if config.method.type == "full" else 3 * sizes.trained)
-    if config.method.type == "full":
+    whole = form(config.method) == "model"
+    backward += 2.0 * (min(trained, sizes.linear) if whole else 3 * trained)
+    if whole and trained > sizes.linear:
         backward += vocabulary
     if config.gradient_checkpointing:
         backward += 2.0 * sizes.linear
     return forward, backward
-
-
-def _changes(
-    model: Path,
-    sizes: Shapes,
-    config: TrainConfig,
-    machine: Machine,
-    lengths: npt.NDArray[np.int64],
-    dtype: torch.dtype,
-) -> dict[str, int]:
-    """Return what each change that is open to the user would take; the last is all of them together."""
-    every: dict[str, Any] = {}
-    changes: dict[str, int] = {}
-
-    def needed(update: dict[str, Any], dtype: torch.dtype = dtype) -> int:
-        changed = config.model_copy(update=update)
-        changed_sizes = shapes(model, changed.method) if "method" in update else sizes
-        largest = _largest_pass(changed, lengths)
-        return sum(_memory(changed_sizes, changed, machine, largest, dtype).values())
-
-    longest, smaller = int(lengths.max()), config.tokens_per_pass
-    while config.packing and smaller > longest:
-        smaller = max(longest, smaller // 2)
-        every["tokens_per_pass"] = smaller
-        changes[f"train.tokens_per_pass={smaller}"] = needed({"tokens_per_pass": smaller})
-    if not config.gradient_checkpointing:
-        every["gradient_checkpointing"] = True
-        changes["train.gradient_checkpointing=true"] = needed({"gradient_checkpointing": True})
-    if not isinstance(config.method, LoraConfig):
-        every["method"] = LoraConfig()
-        changes["train.method.type=lora"] = needed({"method": LoraConfig()})
-    narrow = dtype
-    if torch.finfo(dtype).bits > 16:
-        narrow = torch.bfloat16
-        changes["model.dtype=bfloat16"] = needed({}, narrow)
-    if len(every) + (narrow != dtype) > 1:
-        names = [_words(key, value) for key, value in every.items()]
-        names += ["model.dtype=bfloat16"] if narrow != dtype else []
-        changes[" with ".join(names)] = needed(every, narrow)
-    return changes
 
 
 def _words(key: str, value: Any) -> str:  # noqa: ANN401 - a config value

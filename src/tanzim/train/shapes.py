@@ -8,12 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from tanzim.adapters.config import LoraConfig, MethodConfig
-from tanzim.adapters.fast import KNOWN
-from tanzim.models.load import is_causal
+from tanzim.models.load import Kind, blank_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,66 +20,43 @@ class Shapes:
     Args:
         parameters: weights of the model, tied ones once.
         linear: weights in its linear layers, without the vocabulary's.
-        trained: weights that are trained.
-        layers: how many layers; the next four are sizes within one.
+        layers: how many layers (of an encoder-decoder: in each half).
         hidden: width between layers.
-        queries: width of all query heads together; ``keys`` of all key heads.
-        keys: width of all key heads together, and of all value heads.
-        inner: width of the feed-forward block.
         vocabulary: how many tokens there are.
-        fast: whether the adapters' fast layers know this architecture.
+        positions: the most tokens a document may have; None where there is no limit.
 
     """
 
     parameters: int
     linear: int
-    trained: int
     layers: int
     hidden: int
-    queries: int
-    keys: int
-    inner: int
     vocabulary: int
-    fast: bool
+    positions: int | None
 
 
-def shapes(path: Path, method: MethodConfig) -> Shapes:
-    """Read the sizes of the model in the folder ``path``, trained as ``method`` says."""
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    auto: Any = AutoModelForCausalLM if is_causal(config) else AutoModel
-    with torch.device("meta"):
-        model = auto.from_config(config)
+def shapes(path: Path, *, kind: Kind = "causal", labels: int = 0) -> Shapes:
+    """Read the sizes of the model in the folder ``path``.
+
+    Args:
+        path: folder with ``config.json``.
+        kind: what the model is to do.
+        labels: classes of a classification head.
+
+    """
+    model: Any = blank_model(path, dtype=torch.float32, device=torch.device("meta"), kind=kind, labels=labels)
     head = model.get_output_embeddings()
-    linear = {
-        name: module.weight
-        for name, module in model.named_modules()
+    linear = [
+        module.weight
+        for module in model.modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head
-    }
-    parameters = sum(p.numel() for p in model.parameters())
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    trained = parameters
-    if isinstance(method, LoraConfig):
-        chosen = [weight for name, weight in linear.items() if _is_target(name, method.target_modules)]
-        trained = sum(method.rank * sum(weight.shape) for weight in chosen)
+    ]
+    text = model.config.get_text_config()
     return Shapes(
-        parameters=parameters,
-        linear=sum(weight.numel() for weight in linear.values()),
-        trained=trained,
+        parameters=sum(p.numel() for p in model.parameters()),
+        linear=sum(weight.numel() for weight in linear),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        queries=heads * width,
-        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
-        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
-        fast=any(type(module).__name__ in KNOWN for module in model.modules()),
+        positions=getattr(text, "max_position_embeddings", None),
     )
-
-
-def _is_target(name: str, targets: str | list[str]) -> bool:
-    """Choose the layers that ``train.method.target_modules`` names, as `adapters.lora.attach` does."""
-    if targets == "all-linear":
-        return True
-    names = [targets] if isinstance(targets, str) else targets
-    return any(name == target or name.endswith(f".{target}") for target in names)
