@@ -32,7 +32,7 @@ class Distance:
         module: its path in the base model, or the tensor's name.
         one: Frobenius norm of the first adapter's update; None where it has none.
         two: the same of the second.
-        distance: ‖ΔW_1 − ΔW_2‖ / max(‖ΔW_1‖, ‖ΔW_2‖): 0 the same, √2 unrelated, 2 opposite; None where
+        distance: ‖ΔW_1 − ΔW_2‖ / max(‖ΔW_1‖, ‖ΔW_2‖): 0 the same, 2 opposite; None where
             one has no such module, or the shapes differ.
         cosine: cosine of the angle between the two updates.
 

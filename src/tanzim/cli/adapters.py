@@ -234,11 +234,11 @@ def _entries(entries: Sequence[Entry], state: State) -> None:
         facts = entry.facts
         stars = [task for task, ref in sorted(promoted) if ref == entry.ref]
         tasks = [f"{task} ★" for task in stars] or [facts.task]
-        scores = [
-            f"{task}: " * (len(facts.scores) > 1)
-            + ", ".join(f"{name} {value:.3g}" for name, value in one.items())
-            for task, one in facts.scores.items()
-        ]
+        scores = []
+        for task, metrics in facts.scores.items():
+            first = [metric for metric in metrics if metric != "perplexity"][:2]
+            values = ", ".join(f"{metric} {metrics[metric]:.3g}" for metric in first)
+            scores.append(f"{task}: {values}" if len(facts.scores) > 1 else values)
         base = f"{entry.base} {entry.base_hash[:8]}"
         row = (entry.ref, "\n".join(tasks), entry.kind, base, "\n".join(scores), " ".join(facts.tags))
         table.add_row(*map(escape, row), entry.created[:16].replace("T", " "))
@@ -263,7 +263,7 @@ def _diff(diff: Diff, one: str, two: str) -> None:
             table.add_row(escape(f"{task}: {metric}"), *("–" if v is None else f"{v:.4g}" for v in values))
     console.print(table)
     modules = sorted(diff.modules, key=lambda m: -(m.distance if m.distance is not None else math.inf))
-    title = "distance of the updates (0 the same, 1.4 unrelated, 2 opposite)"
+    title = "distance of the updates (0 the same, 2 opposite; cosine 0 unrelated)"
     table = Table(title=title, title_justify="left")
     for column in ("module", "distance", "cosine", "norms"):
         table.add_column(column, justify="left" if column == "module" else "right")
