@@ -48,6 +48,7 @@ class Backprop:
         total = 0.0
         self._first = None
         passes = run.passes(documents)
+        joint = isinstance(run.objective, Joint)
         if isinstance(run.objective, Joint):
             run.objective.prepare(passes)
         for part in passes:
@@ -59,7 +60,7 @@ class Backprop:
             torch.autograd.backward(scaled)
             total += value
             share = run.weight(part) / weight
-            if part is passes[0] and share < 1 and run.watches():
+            if part is passes[0] and share < 1 and run.watches() and not joint:
                 square = square_norm(run.method.parameters.values()) / (run.scaler.get_scale() * share) ** 2
                 self._first = (square, share * weight)
         penalty = run.method.penalty()

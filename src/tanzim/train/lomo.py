@@ -58,14 +58,13 @@ class Lomo:
 
         """
         run = self.training
-        passes = run.passes(documents)
-        if len(passes) > 1:
+        if not run.sampler.packing and len(documents) > 1:
             raise TrainError(
-                f"step {run.state.step + 1} is {len(passes)} passes, and lomo changes weights in each",
+                f"step {run.state.step + 1} is {len(documents)} passes, and lomo changes weights in each",
                 where="train.optimizer.type",
                 fix="this model takes one document a pass: set train.optimizer.type to mini_batch",
             )
-        batch = run.batch(passes[0])
+        batch = run.batch(documents)
         before = _random_states(run.objective.device)
         try:
             squares: list[float] = []
