@@ -1,4 +1,4 @@
-"""Bottleneck, SpIEL, BitFit, DyLoRA and half fine-tuning through the pipeline: train, evaluate, export, ask."""
+"""The methods that are ours through the pipeline: train, evaluate, export, ask."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from tanzim.adapters.blocks import blocks
 from tanzim.adapters.config import HftConfig
-from tanzim.adapters.method import Method
+from tanzim.adapters.method import Method, refuse_shards
 from tanzim.adapters.store import save_model
 from tanzim.core.errors import ModelError
 from tanzim.core.records import Json
@@ -105,6 +105,7 @@ class HalfRounds(_Halves):
 
     def begin(self, *, optimizer: Optimizer, steps_in_epoch: int, say: Callable[[int, str], None]) -> None:
         """Take an epoch for a round where the config names no length."""
+        refuse_shards(self.parameters.values(), "half fine-tuning in rounds")
         self._optimizer, self._say = optimizer, say
         self._steps = self.config.round_steps or steps_in_epoch
 

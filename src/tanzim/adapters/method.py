@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tanzim.adapters.store import save_adapter, save_model
+from tanzim.core.errors import ModelError
 
 
 class Method:
@@ -80,3 +81,20 @@ class Method:
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def refuse_shards(parameters: Iterable[nn.Parameter], what: str) -> None:
+    """Refuse parameters divided among ranks, for a method that needs them whole.
+
+    Raises:
+        ModelError: one is divided.
+
+    """
+    from torch.distributed.tensor import DTensor
+
+    if any(isinstance(parameter, DTensor) for parameter in parameters):
+        raise ModelError(
+            f"{what} needs every rank to hold the whole model",
+            where="launch.strategy",
+            fix="set launch.strategy to ddp",
+        )

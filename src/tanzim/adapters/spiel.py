@@ -9,7 +9,8 @@ moment in the backward pass). Every ``regrow_steps`` steps, of n places
 
 with k = n · regrow_share · (1 − t/T). A grown place begins at δ = 0 with the optimiser's moments at
 zero. Places drawn by chance at first are all chosen again by gradient after ``growth_steps`` steps, as
-the authors' code does. Sums are kept for n candidates alone, the largest gradients of the first pass.
+the authors' code does. Sums are kept for n candidates alone, the largest gradients of the first pass (on
+several ranks: the first rank's, of its own documents).
 
 Prefer it to LoRA where changes are spread thin over many rows, or where an adapter must merge exactly
 and touch little; it costs a dense gradient product per layer.
@@ -24,13 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tanzim.adapters.blocks import linear_layers
 from tanzim.adapters.config import SpielConfig
 from tanzim.adapters.linear import WIDE_DTYPES
-from tanzim.adapters.method import Method
+from tanzim.adapters.method import Method, refuse_shards
 from tanzim.adapters.own import Change, OwnMethod, fitting, freeze, module_change, parameter_change
 from tanzim.adapters.sparse import Growth, SparseLinear, replace, scattered
 from tanzim.core.errors import ModelError
@@ -102,6 +104,7 @@ class Spiel(OwnMethod):
 
     def begin(self, *, optimizer: Optimizer, steps_in_epoch: int, say: Callable[[int, str], None]) -> None:
         """Keep the optimiser, whose moments belong to places."""
+        refuse_shards(self.parameters.values(), "spiel")
         self._optimizer, self._say = optimizer, say
 
     def before_step(self, step: int, total: int) -> None:
@@ -133,9 +136,11 @@ class Spiel(OwnMethod):
         self._say(done, f"spiel: {moved:,} of {places:,} places moved to where the gradient is larger")
 
     def _move(self, layer: SparseLinear, share: float) -> int:
-        growth, layer.growth = layer.growth, None
-        if growth is None or growth.sums_N is None:
+        candidates_N, sums_N = (_first_rank(tensor) for tensor in _known(layer))
+        layer.growth = None
+        if int(candidates_N[0]) < 0:
             return 0
+        growth = Growth(candidates_N, sums_N)
         changed = replace(layer.places, layer.delta, growth, share)
         if self._optimizer is not None:
             for value in self._optimizer.state.get(layer.delta, {}).values():
@@ -147,12 +152,12 @@ class Spiel(OwnMethod):
         """Return where the places are, and what is known of those that may grow (-1: nothing yet)."""
         state: dict[str, Tensor] = {}
         for path, layer in self.layers.items():
-            places_N = layer.places
-            candidates_N, sums_N = torch.full_like(places_N, -1), torch.zeros_like(layer.delta)
-            if layer.growth is not None and layer.growth.sums_N is not None:
-                assert layer.growth.candidates_N is not None
-                candidates_N, sums_N = layer.growth.candidates_N, layer.growth.sums_N
-            state |= {f"{path}.places": places_N, f"{path}.candidates": candidates_N, f"{path}.sums": sums_N}
+            candidates_N, sums_N = _known(layer)
+            state |= {
+                f"{path}.places": layer.places,
+                f"{path}.candidates": candidates_N,
+                f"{path}.sums": sums_N,
+            }
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -167,6 +172,21 @@ class Spiel(OwnMethod):
     def tensors(self) -> dict[str, Tensor]:
         """Return values and places, by name."""
         return super().tensors() | {f"{path}.places": layer.places for path, layer in self.layers.items()}
+
+
+def _known(layer: SparseLinear) -> tuple[Tensor, Tensor]:
+    """Return the candidates for growth and their summed gradients; candidates of -1 where there are none."""
+    if layer.growth is None or layer.growth.candidates_N is None or layer.growth.sums_N is None:
+        return torch.full_like(layer.places, -1), torch.zeros_like(layer.delta)
+    return layer.growth.candidates_N.to(layer.places.dtype), layer.growth.sums_N.to(layer.delta.dtype)
+
+
+def _first_rank(tensor: Tensor) -> Tensor:
+    """Return the first rank's tensor: each rank sums its own documents' gradients, and all must agree."""
+    if dist.is_available() and dist.is_initialized():
+        tensor = tensor.clone()
+        dist.broadcast(tensor, 0)
+    return tensor
 
 
 def changes(model: Any, settings: Json, tensors: Mapping[str, Tensor]) -> list[Change]:  # noqa: ANN401
