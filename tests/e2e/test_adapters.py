@@ -195,6 +195,10 @@ def test_a_combination_of_combinations_finds_the_test_sets_of_its_ancestors(
     # All weight on m, which is all chat, cut back to chat's own rank.
     assert chat.system("svd 1:0 r16").loss == pytest.approx(chat.system("tuned").loss, rel=1e-4)
     assert result.skipped == ()
+    answers = (tmp_path / "n" / "evaluation" / "chat" / "answers.jsonl").read_bytes()
+    again = combine(["m", "label"], "svd", (1, 0), "n")
+    assert again.combinations == result.combinations  # filed once, and nothing is answered twice
+    assert (tmp_path / "n" / "evaluation" / "chat" / "answers.jsonl").read_bytes() == answers
     assert combine(["chat", "m"], "cat", (1, 0), "p").reports.keys() == {"chat", "label"}
     with pytest.raises(ConfigError, match="1 of 2 ways to combine are there twice"):
         combine_adapters(
