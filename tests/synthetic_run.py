@@ -38,6 +38,7 @@ def make_run(path: Path, steps: int = 120) -> RunFolder:
     write_json(folder.data / "report.json", asdict(_data()))
     write_json(folder.tokens / "report.json", _tokens(draw))
     write_json(folder.plan, _plan())
+    write_json(folder.moved, _moved())
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in _metrics(draw, steps))
     write_text(folder.metrics, lines)
     items = [_item(draw, index) for index in range(60)]
@@ -116,6 +117,18 @@ def _tokens(draw: random.Random) -> Json:
             for name, n in (("train", 1_980), ("validation", 120), ("test", 300))
         },
     }
+
+
+def _moved() -> Json:
+    layers = [
+        {
+            "layer": f"model.layers.{at}.self_attn.q_proj",
+            "magnitude": 0.001 * (at + 1),
+            "direction": 2e-5 * (9 - at),
+        }
+        for at in range(4)
+    ]
+    return {"layers": layers, "correlation": -1.0}
 
 
 def _plan() -> Json:

@@ -8,6 +8,7 @@ runs/<name>/
   metrics.jsonl     one line per step and per evaluation
   checkpoints/checkpoint-<step>/
   adapter/          the chosen checkpoint in the PEFT layout (model/ after full fine-tuning)
+  moved.json        how far each layer's weights moved
   evaluation/       report.json, items.jsonl
   report.html
 """
@@ -102,6 +103,11 @@ class RunFolder:
     def model(self) -> Path:
         """The chosen model after full fine-tuning."""
         return self.path / "model"
+
+    @property
+    def moved(self) -> Path:
+        """How far each layer's weights moved."""
+        return self.path / "moved.json"
 
     @property
     def evaluation(self) -> Path:

@@ -25,6 +25,7 @@ from tanzim.models.load import pick_device, pick_dtype
 from tanzim.models.quiet import quiet
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.launch import RANKS, run_as_ranks, starts_ranks
+from tanzim.pipeline.moved import write_moved
 from tanzim.pipeline.plan import plan_run, summary, write_measured
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import finish, trained_folder
@@ -122,6 +123,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
         method, _ = prepare_method(config, setup, Reporter(), Ranks())
         load_weights(method, folder.checkpoints / f"checkpoint-{result.best_step}")
     finish(config, folder, setup, method.model, manifest, reporter)
+    write_moved(folder, setup.base, method.model)
     folder.write_manifest(replace(manifest, status="trained"))
     return Finetuned(folder, result.output, manifest.result)
 

@@ -20,7 +20,7 @@ from tanzim.core.units import count, duration, number, size
 from tanzim.evaluate.report import ALL, EvalReport, title
 from tanzim.pipeline.report_data import data_section
 from tanzim.pipeline.report_results import items_section, results_section
-from tanzim.pipeline.report_training import plan_section, training_section
+from tanzim.pipeline.report_training import moved_section, plan_section, training_section
 
 _SECTIONS = (
     ("results", "Before and after"),
@@ -41,6 +41,7 @@ class _Files:
     tokens: Json | None
     plan: Json | None
     metrics: list[Json]
+    moved: Json | None
     evaluation: EvalReport | None
     items: list[Json]
     config: str | None
@@ -55,6 +56,7 @@ def _read(folder: RunFolder) -> _Files:
             data=_json(folder.data / "report.json"),
             tokens=_json(folder.tokens / "report.json"),
             plan=_json(folder.plan),
+            moved=_json(folder.moved),
             metrics=folder.read_metrics(),
             evaluation=EvalReport.from_json(evaluation) if evaluation else None,
             items=list(read_lines(items)) if items.is_file() else [],
@@ -91,7 +93,11 @@ def report_page(folder: RunFolder) -> str:
         tag("header", tag("h1", word(folder.name)), _summary(files), contents),
         _tiles(files),
         section("Before and after", "results", results_section(files.evaluation)),
-        section("Training", "training", training_section(files.metrics, _result(files))),
+        section(
+            "Training",
+            "training",
+            [*training_section(files.metrics, _result(files)), *moved_section(files.moved)],
+        ),
         section("Data", "data", data_section(files.data, files.tokens)),
         section("Plan and measurement", "plan", plan_section(files.plan)),
         section("Items, side by side", "items", items_section(files.evaluation, files.items)),

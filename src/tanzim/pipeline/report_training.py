@@ -61,6 +61,32 @@ def training_section(metrics: Sequence[Json], result: Json) -> list[Child]:
     return parts
 
 
+def moved_section(moved: Json | None) -> list[Child]:
+    """Return how far each layer moved from the base, magnitude and direction apart.
+
+    Args:
+        moved: ``moved.json``; None where the run wrote none.
+
+    """
+    if moved is None:
+        return [note("moved.json is missing: how far the weights moved was not measured.", kind="missing")]
+    layers = sorted(moved["layers"], key=lambda layer: -layer["direction"])
+    if not layers:
+        return []
+    rows = [[str(at["layer"]), f"{at['magnitude']:.3%}", f"{at['direction']:.2e}"] for at in layers]
+    means = [sum(at[key] for at in layers) / len(layers) for key in ("magnitude", "direction")]
+    said = (
+        f"How far the weights moved, on average over {len(layers)} layers: magnitude by {means[0]:.2%}, "
+        f"direction by {means[1]:.1e} (1 − cosine); most in {layers[0]['layer']}."
+    )
+    correlation = moved.get("correlation")
+    if correlation is not None:
+        ways = "together" if correlation > 0 else "in opposite measure"
+        said += f" Layers move the two {ways} (correlation {correlation:+.2f})."
+    head = ["Layer", "Magnitude, relative change", "Direction, 1 − cosine"]
+    return [tag("p", said), fold("Every layer", table(head, rows, ["text", "number", "number"]))]
+
+
 def plan_section(plan: Json | None) -> list[Child]:
     """Return what was predicted before training next to what was measured.
 

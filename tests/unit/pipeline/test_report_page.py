@@ -23,6 +23,7 @@ FILES = {
     "data/report.json": "data/report.json is missing",
     "tokens/report.json": "tokens/report.json is missing",
     "plan.json": "plan.json is missing",
+    "moved.json": "moved.json is missing",
     "metrics.jsonl": "metrics.jsonl is missing",
     "evaluation/report.json": "evaluation/report.json is missing",
     "evaluation/items.jsonl": "evaluation/items.jsonl is missing",
@@ -208,3 +209,12 @@ def test_the_report_of_real_data_is_shown(folder, tmp_path):
     for fingerprint in report.fingerprints.values():
         assert fingerprint in text
     assert str(report.files[0]["sha256"]) in text
+
+
+def test_each_layers_move_is_told(tmp_path):
+    reader = read(report_page(make_run(tmp_path / "run")))
+    rows = [row for row in reader.rows if "q_proj" in row[0]]
+    assert [row[0].strip() for row in rows] == [f"model.layers.{at}.self_attn.q_proj" for at in range(4)]
+    assert (rows[0][1].strip(), rows[0][2].strip()) == ("0.100%", "1.80e-04")
+    assert "magnitude by 0.25%, direction by 1.5e-04" in reader.text
+    assert "in opposite measure (correlation -1.00)" in reader.text

@@ -175,7 +175,8 @@ class LanguageModel:
                     fix="check the base model, or use model.dtype=float32",
                 )
             tried = []
-            for self.way in self.ways:
+            for way in self.ways:
+                self.way = way
                 groups = [documents] if self.way.packed else [[document] for document in documents]
                 try:
                     ours = sum(float(self.loss_sum(collate(group))) for group in groups)
