@@ -5,6 +5,7 @@ Legend: T rows, I inputs, O outputs, N places.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,3 +171,19 @@ def replace(places_N: Tensor, delta_N: Tensor, growth: Growth, share: float) -> 
     places_N[changed] = grown
     delta_N[changed] = 0
     return changed
+
+
+def zero_moments(state: Mapping[str, Any], shape: torch.Size, changed: Tensor) -> None:
+    """Set an optimiser's moments of single values to zero.
+
+    Args:
+        state: the optimiser's, of one parameter.
+        shape: the parameter's; what has another is no moment.
+        changed: which of its values.
+
+    """
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.shape == shape:
+            # In 8 bits (bitsandbytes) a moment is a place in a table, where zero is not the first.
+            table = state.get(name.replace("state", "qmap")) if value.dtype == torch.uint8 else None
+            value[changed] = 0 if table is None else int(table.abs().argmin())

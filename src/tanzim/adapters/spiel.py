@@ -34,7 +34,7 @@ from tanzim.adapters.config import SpielConfig
 from tanzim.adapters.linear import WIDE_DTYPES
 from tanzim.adapters.method import Method, refuse_shards
 from tanzim.adapters.own import Change, OwnMethod, fitting, freeze, module_change, parameter_change
-from tanzim.adapters.sparse import Growth, SparseLinear, replace, scattered
+from tanzim.adapters.sparse import Growth, SparseLinear, replace, scattered, zero_moments
 from tanzim.core.errors import ModelError
 from tanzim.core.records import Json
 from tanzim.core.seeds import derive
@@ -143,9 +143,7 @@ class Spiel(OwnMethod):
         growth = Growth(candidates_N, sums_N)
         changed = replace(layer.places, layer.delta, growth, share)
         if self._optimizer is not None:
-            for value in self._optimizer.state.get(layer.delta, {}).values():
-                if isinstance(value, Tensor) and value.shape == layer.delta.shape:
-                    value[changed] = 0
+            zero_moments(self._optimizer.state.get(layer.delta, {}), layer.delta.shape, changed)
         return len(changed)
 
     def state(self) -> dict[str, Tensor]:

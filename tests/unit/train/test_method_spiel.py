@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tanzim.adapters.sparse import Growth, SparseLinear, replace
+from tanzim.adapters.sparse import Growth, SparseLinear, replace, zero_moments
 from tanzim.adapters.spiel import Spiel
 from tanzim.core.errors import ModelError, TrainError
 
@@ -184,6 +184,27 @@ def test_sums_are_over_whole_steps_and_a_failed_pass_is_not_counted_twice() -> N
         expected += part.reshape(-1, 16).sum(0)[:5]
     sparse.growth.count()
     torch.testing.assert_close(sparse.growth.sums_N, expected)
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+def test_moments_of_moved_places_are_zero(eight_bits: bool) -> None:
+    """A zeroed moment and no gradient: Adam leaves the value where it is; the others go on."""
+    value = torch.nn.Parameter(torch.zeros(5000))
+    if eight_bits:
+        bitsandbytes = pytest.importorskip("bitsandbytes")
+        optimizer = bitsandbytes.optim.AdamW8bit([value], lr=1e-2, weight_decay=0.0)
+    else:
+        optimizer = torch.optim.AdamW([value], lr=1e-2, weight_decay=0.0, fused=True)
+    value.grad = torch.ones(5000)
+    optimizer.step()
+    before = value.detach().clone()
+    zero_moments(optimizer.state[value], value.shape, torch.tensor([3, 4999]))
+    value.grad = torch.zeros(5000)
+    optimizer.step()
+    moved = value.detach() != before
+    assert not moved[3]
+    assert not moved[4999]
+    assert int(moved.sum()) == 4998
 
 
 @pytest.mark.parametrize("cut", [1, 5, 6])
