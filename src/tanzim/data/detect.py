@@ -122,6 +122,10 @@ def _preference(sample: _Sample) -> Detection | None:
             tools=sample.extra("tools", names.TOOLS),
         )
         return Detection("preference", f"Preference pairs: '{chosen}' is preferred to '{rejected}'", parts)
+    match, other = (sample.first([name]) for name in names.MATCHES)
+    if match and other and prompt and sample.mostly(match, lambda value: isinstance(value, str | list)):
+        reason = f"Texts that belong together: '{match}' belongs to '{prompt}', '{other}' does not"
+        return Detection("preference", reason, sample.parts(prompt=prompt, chosen=match, rejected=other))
     for first, second in names.TWO_ANSWERS:
         one, two, verdict = sample.first([first]), sample.first([second]), sample.first(names.VERDICT)
         if one and two and verdict and prompt:

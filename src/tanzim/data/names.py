@@ -16,10 +16,12 @@ def normal(name: str) -> str:
 # Each in order of preference, as `normal` writes them.
 MESSAGES = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns")
 SYSTEM = ("system", "system_prompt", "system_message")
-PROMPT = ("prompt", "instruction", "question", "query", "input", "request", "user", "problem", "goal")
+PROMPT = (
+    "prompt", "instruction", "question", "query", "input", "request", "user", "problem", "goal", "anchor",
+)  # fmt: skip
 COMPLETION = (
     "completion", "response", "answer", "output", "reply", "assistant", "answers", "best_answer",
-    "solution", "canonical_solution", "target",
+    "solution", "canonical_solution", "target", "positive",
 )  # fmt: skip
 CONTEXT = ("context", "passage", "input")
 TEXT = (
@@ -50,10 +52,12 @@ MEDIA = (
 )  # fmt: skip
 UNANSWERABLE = ("is_impossible", "unanswerable")
 
+MATCHES = ("positive", "negative")  # of an anchor or query: a text that belongs to it, and one that does not
+
 KNOWN_COLUMNS = frozenset(
     {
         *(*MESSAGES, *SYSTEM, *PROMPT, *COMPLETION, *CONTEXT, *TEXT, *RAW_TEXT, *LABEL, *WEAK_LABEL, *TOOLS),
-        *(*WORDS, *TAGS),
+        *(*WORDS, *TAGS, *MATCHES),
         *(*CHOSEN, *REJECTED, *VERDICT, *CHOICES, *MEDIA, *(name for pair in TEXT_PAIRS for name in pair)),
         *("id", "name", "index", "source", "idx", "uuid"),
     }

@@ -25,6 +25,9 @@ TITLES = {
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
     "entity_f1": "entity F1",
+    "recall@1": "recall@1",
+    "recall@10": "recall@10",
+    "mrr": "MRR",
 }
 
 

@@ -33,6 +33,7 @@ NAMES = {
 # The class of transformers that opens what an objective trained, where it is no causal model.
 CLASSES = {
     "seq2seq": "AutoModelForSeq2SeqLM",
+    "contrastive": "AutoModel",
     "classification": "AutoModelForSequenceClassification",
     "token_classification": "AutoModelForTokenClassification",
 }

@@ -16,6 +16,7 @@ from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.form import form_of
+from tanzim.pipeline.embeddings import evaluate_embedded
 from tanzim.pipeline.heads import evaluate_headed
 from tanzim.pipeline.opened import Opened, open_base
 from tanzim.pipeline.prepare import prepare_data
@@ -43,8 +44,11 @@ def evaluate_run(config: Config, *, reporter: Reporter | None = None) -> EvalRep
     reporter = reporter or Reporter()
     folder = trained_run(config)
     manifest = folder.read_manifest()
-    if task_of(config).headed:
+    task = task_of(config)
+    if task.headed:
         report = evaluate_headed(config, folder, reporter)
+    elif not task.writes:
+        report = evaluate_embedded(config, folder, reporter)
     else:
         report = _evaluate_text(config, folder, reporter)
     folder.write_manifest(replace(manifest, status="evaluated"))

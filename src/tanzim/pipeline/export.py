@@ -18,6 +18,7 @@ from tanzim.export.verify import observer
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import trained_run
 from tanzim.pipeline.form import form_of
+from tanzim.pipeline.embeddings import export_embedded
 from tanzim.pipeline.heads import export_headed
 from tanzim.pipeline.opened import open_base
 from tanzim.pipeline.proof import card, proof_prompts, said
@@ -66,9 +67,11 @@ def export_run(
             where=str(folder.path),
             fix=f"the whole model is in {folder.model}",
         )
-    if task_of(config).headed:
+    task = task_of(config)
+    if not task.writes:
         text = card(config, folder.read_manifest(), _table(folder), library="transformers" if merge else None)
-        parity = export_headed(config, folder, target, merge=merge, card=text, reporter=reporter)
+        write = export_headed if task.headed else export_embedded
+        parity = write(config, folder, target, merge=merge, card=text, reporter=reporter)
         return Exported(target, (said(parity),))
     setup = ready(config, DataReport.read(folder.data).labels, reporter)
     prompts = proof_prompts(config, folder, setup)

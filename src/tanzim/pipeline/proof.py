@@ -19,6 +19,7 @@ from tanzim.export.card import model_card
 from tanzim.export.verify import Parity, observer
 from tanzim.models.quantised import in_float32
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.embeddings import prove_embeddings
 from tanzim.pipeline.heads import prove_headed
 from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import Ready, conversations
@@ -46,9 +47,11 @@ def finish(
         DriftError: the saved weights behave otherwise than ``model``.
 
     """
-    if task_of(config).headed:
+    task = task_of(config)
+    if not task.writes:
+        prove = prove_headed if task.headed else prove_embeddings
         with reporter.task("proving the export"):
-            parity = prove_headed(config, folder, setup, model, card(config, manifest))
+            parity = prove(config, folder, setup, model, card(config, manifest))
         reporter.say(said(parity))
         return parity
     output, adapter = trained_folder(config, folder), form(config.train.method) == "adapter"
@@ -80,6 +83,9 @@ def trained_folder(config: Config, folder: RunFolder) -> Path:
 def said(parity: Parity) -> str:
     """Say a proof in one line."""
     text = f"{parity.form} form: {parity.texts_equal} of {parity.prompts} greedy texts equal"
+    if "vectors_within" in parity.details:
+        within = parity.details["vectors_within"]
+        return f"{parity.form} form: vectors of {parity.prompts} texts equal within {within:.1e}"
     if "labels_equal" in parity.details:
         equal, texts = parity.details["labels_equal"], parity.prompts
         text = f"{parity.form} form: {equal} of {parity.positions} labels of {texts} texts equal"

@@ -64,7 +64,7 @@ def _one_answer(folder: RunFolder, config: Config) -> tuple[str, str]:
     item = next(read_lines(path), None) if path.is_file() else None
     if item is None:
         return "", ""
-    if task_of(config).headed:
+    if not task_of(config).writes:
         return item["messages"][-1]["content"], item["systems"]["tuned"]["answer"]
     messages: list[Message] = [message_from_json(message) for message in item["messages"]]
     opened = open_models([str(folder.path)])

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tanzim.core.errors import DataError, RunError
+from tanzim.core.errors import ConfigError, DataError, RunError
 from tanzim.core.records import Example, Json, Rendered
 from tanzim.data.config import DataConfig
 from tanzim.data.convert import conversation
 from tanzim.models.config import ModelConfig
 from tanzim.models.encode import LabelEncoder
+from tanzim.models.encode_pairs import PairEncoder
 from tanzim.models.load import HEADED, Kind
 from tanzim.models.render import Renderer
 from tanzim.models.source_target import SourceTarget
@@ -52,6 +53,11 @@ class Task:
     def headed(self) -> bool:
         """Whether the model has a new head for labels, and so writes no text."""
         return self.model in HEADED
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes text: it neither labels nor only embeds."""
+        return self.model in ("causal", "seq2seq")
 
 
 def as_conversation(example: Example, config: DataConfig, labels: Sequence[str]) -> Example:
@@ -103,12 +109,29 @@ def _source_target(tokenizer: Any, config: ModelConfig, labels: Sequence[str]) -
     return SourceTarget(tokenizer)
 
 
+def _as_pair(example: Example, config: DataConfig, labels: Sequence[str]) -> Example:
+    if example.kind in ("messages", "pair"):
+        return example
+    return _of_kind("pair", "contrastive", "texts that belong together")(example, config, labels)
+
+
+def _pairs(tokenizer: Any, config: ModelConfig, labels: Sequence[str]) -> Encoder:  # noqa: ANN401
+    if config.overlong == "truncate":
+        raise ConfigError(
+            "a pair that is cut has lost one of its texts",
+            where="model.overlong",
+            fix="model.overlong=drop, or a higher model.max_length",
+        )
+    return PairEncoder(tokenizer)
+
+
 _TEXT = Task("causal", as_conversation, _renderer)
 TASKS: dict[str, Task] = {
     "language_model": _TEXT,
     "distillation": _TEXT,
     "sequence_distillation": _TEXT,
     "seq2seq": Task("seq2seq", as_conversation, _source_target),
+    "contrastive": Task("encoder", _as_pair, _pairs),
     "classification": Task(
         "sequence_classification",
         _of_kind("labelled", "classification", "texts with one label each"),
@@ -128,12 +151,18 @@ def task_of(config: Config) -> Task:
 
 
 def refuse_without_text(config: Config) -> None:
-    """Refuse to chat with, or to serve, a model that has learnt to label.
+    """Refuse to chat with, or to serve, a model that has learnt to label or to embed.
 
     Raises:
-        RunError: the run of ``config`` has a head for labels.
+        RunError: the run of ``config`` writes no text.
 
     """
+    if task_of(config).model == "encoder":
+        raise RunError(
+            f"the run '{config.name}' gives texts vectors and writes none: there is nobody to talk with",
+            where=KEY,
+            fix="tanzim evaluate shows what it finds; transformers' AutoModel reads the exported model",
+        )
     if task_of(config).headed:
         raise RunError(
             f"the run '{config.name}' labels texts and writes none: there is nobody to talk with",
