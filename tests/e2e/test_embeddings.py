@@ -86,6 +86,7 @@ def config(root: Path, data: Path, model: Path, name: str, *more: str) -> Config
     return load_config(None, [*places, *settings, *more])
 
 
+@pytest.mark.slow
 def test_an_encoder_learns_to_find_and_its_vectors_leave_as_they_were(
     tmp_path: Path, tiny_bert: Path, triplets: Path
 ) -> None:

@@ -76,6 +76,7 @@ def config(root: Path, data: Path, model: Path, name: str, *more: str) -> Config
     return load_config(None, [*places, *settings, *more])
 
 
+@pytest.mark.slow
 def test_an_adapter_of_an_encoder_decoder_is_trained_proven_evaluated_and_exported(
     tmp_path: Path, tiny_t5: Path, colours: Path
 ) -> None:
