@@ -94,6 +94,15 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _average_fits(self) -> TrainConfig:
+        if self.ema_decay and self.method.type == "spiel":
+            raise ValueError(
+                "ema_decay averages each value over time, and method.type=spiel moves values to other "
+                "places; take one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _optimizer_fits(self) -> TrainConfig:
         optimizer, method = self.optimizer.type, self.method.type
         if optimizer in ("lomo", "mezo") and method in _NEED_GRADIENTS:

@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tanzim.adapters.sparse import Growth, SparseLinear, replace, zero_moments
 from tanzim.adapters.spiel import Spiel
 from tanzim.core.errors import ModelError, TrainError
+from tanzim.train.config import TrainConfig
 
 METHOD: dict[str, Any] = {"type": "spiel", "density": 0.05, "regrow_steps": 3, "growth_steps": 2}
 
@@ -191,8 +192,9 @@ def test_moments_of_moved_places_are_zero(eight_bits: bool) -> None:
     """A zeroed moment and no gradient: Adam leaves the value where it is; the others go on."""
     value = torch.nn.Parameter(torch.zeros(5000))
     if eight_bits:
-        bitsandbytes = pytest.importorskip("bitsandbytes")
-        optimizer = bitsandbytes.optim.AdamW8bit([value], lr=1e-2, weight_decay=0.0)
+        import bitsandbytes
+
+        optimizer: Any = bitsandbytes.optim.AdamW8bit([value], lr=1e-2, weight_decay=0.0)
     else:
         optimizer = torch.optim.AdamW([value], lr=1e-2, weight_decay=0.0, fused=True)
     value.grad = torch.ones(5000)
@@ -243,3 +245,5 @@ def test_a_density_without_places_is_refused() -> None:
         tiny_method(type="spiel", density=1e-6)
     with pytest.raises(ValueError, match="is more than regrow_steps"):
         tiny_method(type="spiel", regrow_steps=2, growth_steps=3)
+    with pytest.raises(ValueError, match="moves values to other places"):
+        TrainConfig.model_validate({"method": {"type": "spiel"}, "ema_decay": 0.9})
