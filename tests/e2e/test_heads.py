@@ -204,6 +204,24 @@ def test_a_causal_model_with_a_head(tmp_path: Path, tiny_model: Path, reviews: P
     assert again.system("tuned").metrics == ran.evaluation.system("tuned").metrics
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["adalora", "ia3", "spiel", "bottleneck"])
+def test_every_method_trains_and_keeps_the_head(
+    tmp_path: Path, encoder: Path, reviews: Path, method: str
+) -> None:
+    config = configured(
+        reviews, encoder, tmp_path, objective={"type": "classification"}, method={"type": method}, epochs=2
+    )
+    ran = run(config)
+    assert "labels of" in export_run(config).proof[0]
+    if method == "bottleneck":
+        with pytest.raises(TanzimError, match="cannot be merged"):
+            export_run(config, merge=True)
+    else:
+        assert "labels of" in export_run(config, merge=True).proof[0]
+    assert ran.evaluation.system("tuned").metrics["accuracy"]["all"].items
+
+
 def test_init_writes_a_config_for_tagged_words(tmp_path: Path, names: Path) -> None:
     path = init(str(names), output=tmp_path / "tanzim.yaml")
     assert load_config(path).train.objective.type == "token_classification"

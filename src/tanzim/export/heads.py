@@ -12,6 +12,7 @@ from typing import Any
 
 import peft
 import torch
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -94,6 +95,7 @@ def plain_headed_adapter(
     with quiet(), warnings.catch_warnings():
         # peft 0.21 still asks transformers by the old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
         return peft.PeftModel.from_pretrained(plain, str(folder)).eval()
 
 
@@ -145,6 +147,8 @@ def merge_headed(
 ) -> None:
     """Write a model with the adapter merged into the base and its head in place.
 
+    An adapter of our own kinds has changed the weights already.
+
     Args:
         adapted: what `plain_headed_adapter` returned; it is changed.
         folder: where to.
@@ -153,7 +157,12 @@ def merge_headed(
         dtype: precision of what is written.
 
     """
-    merged = adapted.merge_and_unload()
+    merged = adapted
+    if isinstance(adapted, peft.PeftModel):
+        for name, module in list(adapted.named_modules()):
+            if isinstance(module, ModulesToSaveWrapper):  # peft 0.21 cannot unwrap a head of several layers
+                adapted.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
+        merged = adapted.merge_and_unload()
     merged.config.id2label = dict(enumerate(labels))
     merged.config.label2id = {label: number for number, label in enumerate(labels)}
     merged.config.problem_type = "single_label_classification"

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from tanzim.adapters.config import form
+from tanzim.adapters.folder import own_type
 from tanzim.adapters.store import load_adapter
-from tanzim.core.errors import RunError
+from tanzim.core.errors import ModelError, RunError
 from tanzim.core.files import new_folder, sha256
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder
@@ -133,6 +134,12 @@ def export_headed(
             shutil.copytree(folder.adapter, out, dirs_exist_ok=True)
             exported: Any = _plain(config, setup, out)
         else:
+            if own_type(folder.adapter) == "bottleneck":
+                raise ModelError(
+                    "a bottleneck adapter cannot be merged: it is no change of weights",
+                    where=str(folder.adapter),
+                    fix="export the adapter itself, without --merge",
+                )
             name = config.export.dtype if config.export.dtype != "auto" else stored(setup.base.path)
             merged = _plain(config, setup, folder.adapter)
             merge_headed(merged, out, base=setup.base, labels=setup.labels, dtype=DTYPES[name])
@@ -146,7 +153,11 @@ def _tagged(config: Config) -> bool:
     return task_of(config).model == "token_classification"
 
 
-def _plain(config: Config, setup: Ready, adapter: Path) -> Any:  # noqa: ANN401 - a peft model
+def _plain(config: Config, setup: Ready, adapter: Path) -> Any:  # noqa: ANN401 - a model with a head
+    """Load an adapter by strangers' tools; one of our own kinds, which they do not know, by ours."""
+    if own_type(adapter):
+        model = task_model(config, setup, dtype=torch.float32, device=torch.device("cpu"))
+        return load_adapter(model, adapter, name="exported", base_hash=setup.base.hash)
     return plain_headed_adapter(
         setup.base, adapter, tagged=_tagged(config), labels=setup.labels, pad=setup.tokenizer.pad_token_id
     )
