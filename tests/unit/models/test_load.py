@@ -102,3 +102,71 @@ def test_the_embedded_model_knows_paris(embedded_base):
     inputs = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt")
     ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(ids)
+
+
+def encoder_folder(path, kind=BertForMaskedLM):
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+    )
+    kind(config).save_pretrained(path)
+    return path
+
+
+@torch.no_grad()
+def test_a_new_head_is_drawn_from_the_seed_and_the_rest_is_the_bases(tmp_path):
+    encoder_folder(tmp_path)
+
+    def load(**settings):
+        return load_model(
+            base_of(tmp_path), dtype=torch.float32, device=CPU, kind="sequence_classification", **settings
+        )
+
+    model, again, other = (load(labels=("no", "yes", "maybe"), seed=seed) for seed in (1, 1, 2))
+    # A base of masked words has no pooler: it is new, like the head, and trained and saved with it.
+    assert model.new_modules == ("classifier", "bert.pooler")
+    assert model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
+    stored = load_file(tmp_path / "model.safetensors")
+    new = ("classifier.", "bert.pooler.")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+        if name.startswith(new):
+            assert name.endswith("bias") or not torch.equal(value, other.state_dict()[name])
+        else:
+            assert torch.equal(value, stored[name])
+
+
+def test_half_precision_leaves_the_head_whole(tmp_path):
+    encoder_folder(tmp_path)
+    model = load_model(
+        base_of(tmp_path),
+        dtype=torch.bfloat16,
+        device=CPU,
+        kind="token_classification",
+        labels=("O", "B-X"),
+    )
+    wide = {name for name, value in model.named_parameters() if value.dtype == torch.float32}
+    assert wide == {"classifier.weight", "classifier.bias"}
+
+
+def test_an_encoder_without_a_pooler_opens_and_one_without_a_layer_does_not(tmp_path):
+    encoder_folder(tmp_path)
+    model = load_model(base_of(tmp_path), dtype=torch.float32, device=CPU, kind="encoder")
+    assert type(model).__name__ == "BertModel"
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["bert.encoder.layer.0.output.dense.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    for kind in ("encoder", "token_classification"):
+        with pytest.raises(ModelError, match=r"1 weights are missing, such as .*output\.dense\.weight"):
+            load_model(base_of(tmp_path), dtype=torch.float32, device=CPU, kind=kind, labels=("a", "b"))
+
+
+def test_a_kind_that_an_architecture_has_not_is_refused(tmp_path):
+    encoder_folder(tmp_path)
+    with pytest.raises(ModelError, match="not an encoder-decoder model"):
+        load_model(base_of(tmp_path), dtype=torch.float32, device=CPU, kind="seq2seq")
