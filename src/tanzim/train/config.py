@@ -115,6 +115,11 @@ class TrainConfig(Section):
                 "objective.type=contrastive looks at the pairs of a step together, and "
                 f"optimizer.type={optimizer} does not; take another optimiser"
             )
+        if self.neftune_alpha is not None and method in ("prompt", "p_tuning"):
+            raise ValueError(
+                f"neftune_alpha disturbs the embeddings of a text, and method.type={method} puts learnt "
+                "vectors among them; take one of the two"
+            )
         if optimizer == "lomo" and (not self.packing or self.tokens_per_pass != self.tokens_per_step):
             raise ValueError(
                 "optimizer.type=lomo changes each weight during the backward pass, so a step is one pass: "

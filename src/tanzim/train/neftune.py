@@ -2,6 +2,7 @@
 
 x ← x + u · α / √(L·d), u uniform in [−1, 1] for each entry, L the tokens of the document, d the width of
 an embedding. In a packed row each document has its own L, so packing does not make the noise smaller.
+Padded rows count their padding into L, as they do in transformers.
 It keeps a model from learning short instruction data by heart; with α = 5 the paper gains most on
 conversations. Of little use for raw text.
 """

@@ -199,6 +199,7 @@ def test_without_a_rate_each_takes_its_usual_one() -> None:
         ({"optimizer": {"type": "lomo"}, "method": {"type": "adalora"}}, "never has them together"),
         ({"optimizer": {"type": "mezo"}, "method": {"type": "lora_fa"}}, "never has them together"),
         ({"optimizer": {"type": "sgd", "momentum": 0.9}}, "momentum"),
+        ({"neftune_alpha": 5.0, "method": {"type": "prompt"}}, "learnt vectors"),
     ],
 )
 def test_bad_values_are_refused(keys: dict[str, Any], said: str) -> None:
