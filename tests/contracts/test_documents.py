@@ -29,7 +29,7 @@ def verbs() -> set[str]:
 def table(name: str) -> dict[str, str]:
     """Return the table of verbs: verb → Python name."""
     rows = re.findall(
-        r"^\| (?:`|<code[^>]*>)([a-z ]+)[^|]*\|[^|]*\| `tanzim\.([\w.]+)` \|$", read(name), re.M
+        r"^\| (?:`|<code[^>]*>)([a-z -]+)[^|]*\|[^|]*\| `tanzim\.([\w.]+)` \|$", read(name), re.M
     )
     return {verb.strip(): function for verb, function in rows}
 
