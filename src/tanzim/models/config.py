@@ -24,7 +24,7 @@ class ModelConfig(Section):
     """Which turns are trained: every assistant turn, or the last one; a turn's own weight wins."""
     max_length: int = Field(2048, ge=8)
     """Longest conversation, in tokens."""
-    overlong: Literal["error", "drop", "truncate"] = "error"
-    """What happens to a longer one; every case is counted in the manifest."""
+    overlong: Literal["error", "drop", "truncate", "split"] = "error"
+    """What happens to a longer one; split divides raw text into blocks and loses nothing. All are counted."""
     thinking: bool = False
     """For templates that know a thinking mode: whether prompts ask for it."""

@@ -9,6 +9,7 @@ from tanzim.core.errors import RenderError
 from tanzim.core.records import Rendered
 
 Policy = Literal["error", "drop", "truncate"]
+TEXT = "text"  # role of the segments of raw text
 
 
 def fit(rendered: Rendered, max_length: int, policy: Policy) -> Rendered | None:
@@ -52,6 +53,35 @@ def fit(rendered: Rendered, max_length: int, policy: Policy) -> Rendered | None:
     return replace(rendered, ids=rendered.ids[:max_length], weights=weights, segments=segments)
 
 
+def is_text(rendered: Rendered) -> bool:
+    """Tell raw text, which can be divided, from a conversation or labelled text, which cannot."""
+    return not rendered.targets and all(segment.role == TEXT for segment in rendered.segments)
+
+
+def blocks(rendered: Rendered, max_length: int) -> list[Rendered]:
+    """Divide raw text into blocks of at most ``max_length`` tokens.
+
+    A block begins with the last token of the one before, which is not trained again: so every token of
+    the text but its first is trained once, the end-of-text token at the end of the last block included.
+
+    Args:
+        rendered: raw text.
+        max_length: limit in tokens, at least 2.
+
+    """
+    made = []
+    for start in range(0, max(1, len(rendered.ids) - 1), max_length - 1):
+        end = min(start + max_length, len(rendered.ids))
+        weights = (0.0, *rendered.weights[start + 1 : end]) if start else rendered.weights[:end]
+        segments = tuple(
+            replace(segment, start=max(0, segment.start - start), end=min(segment.end, end) - start)
+            for segment in rendered.segments
+            if segment.start < end and segment.end > start
+        )
+        made.append(replace(rendered, ids=rendered.ids[start:end], weights=weights, segments=segments))
+    return made
+
+
 def _fit_labelled(rendered: Rendered, max_length: int) -> Rendered | None:
     """Cut a text with labels before the special tokens at its end."""
     last = rendered.segments[-1]
@@ -84,6 +114,7 @@ class Overlong:
         truncated: cut.
         ends_lost: those cut within a trained turn, which so lost its end-of-turn token.
         longest: tokens of the longest, before cutting.
+        divided: raw texts that were divided into blocks.
 
     """
 
@@ -93,13 +124,25 @@ class Overlong:
     truncated: int = 0
     ends_lost: int = 0
     longest: int = 0
+    divided: int = 0
+
+    def dividing(self, before: Rendered) -> Overlong:
+        """Return the counts with one more text that was divided into blocks."""
+        return replace(
+            self,
+            examples=self.examples + 1,
+            overlong=self.overlong + 1,
+            divided=self.divided + 1,
+            longest=max(self.longest, len(before.ids)),
+        )
 
     def counting(self, before: Rendered, after: Rendered | None) -> Overlong:
         """Return the counts with one more conversation: what `fit` was given, and what it returned."""
         cut = after is not None and len(after.ids) < len(before.ids)
         at = len(after.ids) if after is not None else 0
         split = any(s.trained and s.start < at < s.end for s in before.segments)
-        return Overlong(
+        return replace(
+            self,
             examples=self.examples + 1,
             overlong=self.overlong + (cut or after is None),
             dropped=self.dropped + (after is None),

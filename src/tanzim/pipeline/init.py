@@ -97,7 +97,7 @@ data:
 model:
   name: {model.name}    # alias, hub id, local folder or GGUF file
   max_length: {model.max_length}      # tokens
-  overlong: {model.overlong}       # error | drop | truncate
+  overlong: {model.overlong}       # error | drop | truncate | split
   train_on: {model.train_on}   # every assistant turn, or the last one
 
 train:

@@ -18,7 +18,7 @@ from tanzim.core.run import RunFolder
 from tanzim.data.config import DataConfig
 from tanzim.data.store import ExampleStore
 from tanzim.models.config import ModelConfig
-from tanzim.models.fit import Overlong, fit
+from tanzim.models.fit import Overlong, blocks, fit, is_text
 from tanzim.models.load import check_kind, load_model, load_tokenizer
 from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
@@ -118,6 +118,7 @@ class SplitTokens:
         longest: length of the longest conversation before anything was cut, in tokens.
         dropped: overlong conversations left out.
         truncated: overlong conversations cut at ``max_length``; ``ends_lost`` of them within an answer.
+        divided: overlong raw texts divided into blocks, which lose nothing.
         histogram: {"edges": n + 1 lengths in tokens, "counts": n}, before anything was cut.
 
     """
@@ -129,6 +130,7 @@ class SplitTokens:
     dropped: int
     truncated: int
     ends_lost: int
+    divided: int
     histogram: Json
 
 
@@ -188,9 +190,7 @@ def _rendered(
 ) -> Iterator[Rendered]:
     while batch := list(islice(examples, _TOGETHER)):
         for one in encoder.render_many(batch):
-            kept = counter.add(one)
-            if kept is not None:
-                yield kept
+            yield from counter.add(one)
         progress(len(counter.lengths), total, "conversations")
 
 
@@ -202,31 +202,40 @@ class _Counter:
         self.lengths: list[int] = []
         self.overlong = Overlong()
         self.tokens = self.trained = 0
+        self.refused = 0
         self.first = ""
 
-    def add(self, one: Rendered) -> Rendered | None:
+    def add(self, one: Rendered) -> list[Rendered]:
         self.lengths.append(len(one.ids))
-        if self.config.overlong == "error" and len(one.ids) > self.config.max_length:
-            kept = None  # all are counted before `check` stops
-        else:
-            kept = fit(one, self.config.max_length, self.config.overlong)
-        self.overlong = self.overlong.counting(one, kept)
-        if self.overlong.overlong == 1 and not self.first:
-            self.first = str(one.provenance)
-        if kept is not None:
-            self.tokens += len(kept.ids)
-            self.trained += sum(1 for weight in kept.weights if weight)
+        kept = self._kept(one)
+        for part in kept:
+            self.tokens += len(part.ids)
+            self.trained += sum(1 for weight in part.weights if weight)
         return kept
+
+    def _kept(self, one: Rendered) -> list[Rendered]:
+        most, policy = self.config.max_length, self.config.overlong
+        if len(one.ids) > most and policy == "split" and is_text(one):
+            self.overlong = self.overlong.dividing(one)
+            return blocks(one, most)
+        whole: Rendered | None = None
+        if len(one.ids) > most and policy in ("error", "split"):
+            self.first = self.first or str(one.provenance)
+            self.refused += 1  # all are counted before `check` stops
+        else:
+            whole = fit(one, most, "error" if policy == "split" else policy)
+        self.overlong = self.overlong.counting(one, whole)
+        return [] if whole is None else [whole]
 
     def check(self, split: str) -> None:
         """Stop if answers would have been cut without leave."""
         seen = self.overlong
-        if seen.overlong and self.config.overlong == "error":
+        if self.refused:
             raise DataError(
-                f"{seen.overlong} of {seen.examples} {split} conversations are longer than "
+                f"{self.refused} of {seen.examples} {split} examples are longer than "
                 f"{self.config.max_length} tokens (the longest has {seen.longest})",
                 where=f"model.max_length; the first is {self.first}",
-                fix=f"model.max_length={seen.longest}, or model.overlong=drop (or truncate)",
+                fix=f"model.max_length={seen.longest}, or model.overlong=drop, truncate or (raw text) split",
             )
 
     def result(self) -> SplitTokens:
@@ -239,6 +248,7 @@ class _Counter:
             dropped=seen.dropped,
             truncated=seen.truncated,
             ends_lost=seen.ends_lost,
+            divided=seen.divided,
             histogram=histogram(self.lengths),
         )
 
