@@ -207,6 +207,29 @@ def test_weights_are_bit_equal_after_a_move_and_moved_within(tmp_path: Path) -> 
     assert not math.isclose(inside, plain, rel_tol=1e-2)
 
 
+def test_only_the_layer_that_runs_has_moved_copies() -> None:
+    """What is held besides the weights is one layer's, and what stands outside of layers."""
+    method = tiny_method(tiny_llama(num_hidden_layers=4), type="full")
+    model: Any = method.model
+    pointers = {name: p.data_ptr() for name, p in method.parameters.items()}
+    seen: list[set[str]] = []
+
+    def look(*_: object) -> None:
+        seen.append({name for name, p in method.parameters.items() if p.data_ptr() != pointers[name]})
+
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(look)
+    model.model.norm.register_forward_pre_hook(look)
+    with torch.no_grad(), moved(model, dict(method.parameters), 3, 0.1):
+        model(input_ids=torch.tensor([[1, 2, 3]]), use_cache=False)
+    outside = {name for name in pointers if ".layers." not in name}
+    assert outside == {"model.embed_tokens.weight", "model.norm.weight"}
+    for number in range(4):
+        own = {name for name in pointers if f".layers.{number}." in name}
+        assert seen[number] == own | outside
+    assert seen[4] == outside
+
+
 def test_a_move_ends_when_the_forward_pass_fails(tmp_path: Path) -> None:
     method = tiny_method(type="full")
     before = {name: p.detach().clone() for name, p in method.parameters.items()}
