@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tanzim.adapters import rows
+from tanzim.adapters.heads import new_modules
 from tanzim.adapters.layer import NAMES, DecoderLayer, Layer, Norm, Projection
 from tanzim.adapters.linear import WIDE_DTYPES, factors, plain_adapter
 from tanzim.adapters.method import trainable
@@ -205,17 +206,24 @@ def _loss_and_gradients(
     **inputs: Tensor,
 ) -> list[Tensor]:
     borders = functional.pad(torch.tensor(SAMPLE).cumsum(0), (1, 0)).to(torch.int32)
-    logits_TV = model(
+    packed: dict[str, Any] = {
         **inputs,
-        position_ids=torch.cat([torch.arange(length) for length in SAMPLE])[None],
-        cu_seq_lens_q=borders,
-        cu_seq_lens_k=borders,
-        max_length_q=max(SAMPLE),
-        max_length_k=max(SAMPLE),
-        use_cache=False,
-    ).logits[0]
-    loss = functional.cross_entropy(logits_TV[:-1], ids_1T[0, 1:])
-    return [loss.detach(), *torch.autograd.grad(loss, parameters)]
+        "position_ids": torch.cat([torch.arange(length) for length in SAMPLE])[None],
+        "cu_seq_lens_q": borders,
+        "cu_seq_lens_k": borders,
+        "max_length_q": max(SAMPLE),
+        "max_length_k": max(SAMPLE),
+        "use_cache": False,
+    }
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if new_modules(inner):  # its head looks at few of the tokens
+        hidden_TD = inner.base_model(**packed).last_hidden_state[0]
+        loss = (hidden_TD * torch.linspace(-1, 1, hidden_TD.numel()).view_as(hidden_TD)).mean()
+    else:
+        logits_TV = model(**packed).logits[0]
+        loss = functional.cross_entropy(logits_TV[:-1], ids_1T[0, 1:])
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [loss.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> float:

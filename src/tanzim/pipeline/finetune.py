@@ -21,7 +21,7 @@ from tanzim.core.progress import Reporter
 from tanzim.core.records import Json, Progress
 from tanzim.core.run import RunFolder, RunManifest
 from tanzim.data.prepare import DataReport
-from tanzim.models.load import pick_device, pick_dtype
+from tanzim.models.load import HEADED, pick_device, pick_dtype
 from tanzim.models.quiet import quiet
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.launch import RANKS, run_as_ranks, starts_ranks
@@ -158,7 +158,7 @@ def prepare_method(
     base, task = setup.base, task_of(config)
     model = task_model(config, setup, dtype=torch.float32 if whole else dtype, device=start)
     method = attach(model, config.train.method, seed=config.seed, base_hash=base.hash, base_name=base.name)
-    if not whole and task.model == "causal" and not ranks.together:
+    if not whole and task.model in ("causal", *HEADED) and not ranks.together:
         for note in accelerate(method.model):
             reporter.say(note)
     ranks.shard(method, half=dtype == torch.float16)

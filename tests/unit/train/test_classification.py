@@ -13,6 +13,7 @@ from tiny_heads import LABELS, PAD, headed, texts
 from tiny_train import fit, lines, store, tiny_method
 from torch.nn import CrossEntropyLoss
 
+from tanzim.adapters.fast import accelerate
 from tanzim.core.errors import ConfigError, TrainError
 from tanzim.train.balanced import BalancedSampler
 from tanzim.train.batches import collate
@@ -178,6 +179,26 @@ def test_resume_is_bit_equal(tmp_path, family: str, tagged: bool) -> None:
     assert any("resumed" in line["message"] for line in lines(tmp_path / "halves", "event"))
     assert whole.keys() == halves.keys()
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_the_fast_layers_serve_a_head_too(tmp_path, tagged: bool) -> None:
+    documents = list(store(tmp_path / "t.arrow", texts(12, tagged=tagged)))
+    both = []
+    for fast in (False, True):
+        method = tiny_method(headed("llama", tagged=tagged), type="lora", rank=4)
+        for name, value in method.parameters.items():
+            if "lora_B" in name:
+                torch.nn.init.normal_(value, std=0.02, generator=torch.Generator().manual_seed(1))
+        if fast:
+            assert "2 layers train on the fast path" in accelerate(method.model)[0]
+        objective = objective_of(method.model, tagged)
+        objective.choose(documents)
+        assert objective.layout == "packed"
+        loss = objective.loss_sum(collate(documents))
+        both.append([loss, *torch.autograd.grad(loss, list(method.parameters.values()))])
+    for plain, quick in zip(*both, strict=True):
+        torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_class_weights_over_the_whole_set_are_torchs(tmp_path) -> None:
