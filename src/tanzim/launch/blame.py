@@ -28,7 +28,8 @@ def blame(found: Sequence[Beat], failures: Sequence[Json], logs: Path) -> Tanzim
 
     Args:
         found: the last beat of each rank of this machine.
-        failures: ``rank``, ``pid`` and ``exitcode`` (negative for a signal) of ranks that did not end well.
+        failures: ``rank`` and ``exitcode`` of ranks that did not end well; it is negative for a signal, and
+            None where it is not known.
         logs: where what the ranks printed is to be read.
 
     Returns:
@@ -47,7 +48,7 @@ def blame(found: Sequence[Beat], failures: Sequence[Json], logs: Path) -> Tanzim
         # A signal tells more than a crash, that more than the loss of the others, and least tells SIGTERM,
         # by which torchrun itself ends the ranks that are left.
         code, rank = failure["exitcode"], failure["rank"]
-        return code == -signal.SIGTERM, rank in lost, code >= 0, rank
+        return code == -signal.SIGTERM, rank in lost, code is not None and code >= 0, rank
 
     ordered = sorted(failures, key=telling)
     if ordered:
@@ -86,7 +87,9 @@ def _as_said(beat: Beat, *, alike: bool) -> TanzimError:
 def _as_ended(failure: Json, beat: Beat | None, logs: Path) -> TrainError:
     code, rank = failure["exitcode"], failure["rank"]
     doing = beat.doing() if beat else "before it began"
-    if code < 0:
+    if code is None:
+        ended, fix = "died", AGAIN
+    elif code < 0:
         name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
         ended = f"was killed by {name}"
         fix = AGAIN

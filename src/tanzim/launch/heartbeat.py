@@ -131,7 +131,7 @@ def beats(folder: Path) -> list[Beat]:
 def forget(folder: Path, ranks: Sequence[int]) -> None:
     """Remove what ``ranks`` wrote in an earlier job."""
     for rank in ranks:
-        for suffix in ("json", "stack", "new"):
+        for suffix in ("json", "stack", "log", "new"):
             (folder / f"rank-{rank}.{suffix}").unlink(missing_ok=True)
 
 

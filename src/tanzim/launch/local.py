@@ -29,6 +29,7 @@ from tanzim.core.records import Json
 from tanzim.launch.blame import blame, hung
 from tanzim.launch.config import LocalLaunch, TorchrunLaunch
 from tanzim.launch.heartbeat import Beat, beats, dump_stacks, forget, silent
+from tanzim.launch.tail import Tail
 
 POLL_SECONDS = 0.1
 SHUTDOWN_SECONDS = 10  # for the other ranks, after one has failed
@@ -72,14 +73,14 @@ def run_ranks(
             command, stdout=log, stderr=log, env=_environment(config), start_new_session=True
         )
         watch = _Watch(folder, ranks, config.heartbeat_seconds)
-        tail = _Tail(logs, ranks, write)
+        tail = Tail(write)
         with _signals_passed_on(process, watch):
             while process.poll() is None and watch.hung is None:
                 time.sleep(POLL_SECONDS)
-                tail.read()
+                tail.read(_logs(logs, ranks))
                 watch.look()
         _end(process, watch)
-        tail.read()
+        tail.read(_logs(logs, ranks))
     if watch.hung is not None:
         raise watch.hung
     if process.returncode:
@@ -157,22 +158,9 @@ class _Watch:
         return bool(living)
 
 
-class _Tail:
-    """Passes on complete lines of the ranks' logs, each with its rank."""
-
-    def __init__(self, logs: Path, ranks: range, write: Callable[[str], None]) -> None:
-        self.logs, self.ranks, self.write = logs, ranks, write
-        self._seen: dict[Path, int] = {}  # bytes passed on
-
-    def read(self) -> None:
-        for path in sorted(self.logs.glob("*/attempt_*/*/std*.log")):
-            rank = self.ranks[int(path.parent.name)]
-            with path.open("rb") as stream:
-                stream.seek(self._seen.get(path, 0))
-                whole, newline, _ = stream.read().rpartition(b"\n")  # the rest is still to come
-            self._seen[path] = self._seen.get(path, 0) + len(whole) + len(newline)
-            for line in whole.decode(errors="replace").splitlines():
-                self.write(f"[rank {rank}] {line}")
+def _logs(folder: Path, ranks: range) -> dict[Path, int]:
+    """Return the files that the ranks print to, by path: torchrun's <id>/attempt_0/<n>/std*.log."""
+    return {path: ranks[int(path.parent.name)] for path in sorted(folder.glob("*/attempt_*/*/std*.log"))}
 
 
 def _end(process: subprocess.Popen[bytes], watch: _Watch) -> None:

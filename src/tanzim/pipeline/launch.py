@@ -66,7 +66,7 @@ def run_as_ranks(config: Config, *, overwrite: bool, reporter: Reporter) -> RunF
         from tanzim.pipeline.rank import ray_worker
 
         work = functools.partial(ray_worker, str(folder.path))
-        run_on_ray(work, ranks, launch, name=config.name)
+        run_on_ray(work, ranks, launch, name=config.name, write=reporter.say)
     else:
         module = ["tanzim.pipeline.rank", str(folder.path)]
         run_ranks(module, ranks, launch, name=config.name, write=reporter.say)

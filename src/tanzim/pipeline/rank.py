@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tanzim.core.errors import TanzimError
 from tanzim.core.progress import Reporter
@@ -17,11 +18,24 @@ from tanzim.pipeline.workspace import find_run
 
 
 class Lines(Reporter):
-    """Shows facts and every tenth of long work as lines of a log."""
+    """Shows facts and every tenth of long work as lines of a log.
+
+    Args:
+        log: the file they go to; None prints them.
+
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
+        super().__init__()
+        self.log = log
 
     def say(self, text: str) -> None:
         """Print one line."""
-        print(text, flush=True)
+        if self.log is None:
+            print(text, flush=True)
+        else:
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{text}\n")
 
     @contextmanager
     def task(self, title: str) -> Iterator[Progress]:
@@ -38,7 +52,7 @@ class Lines(Reporter):
         yield update
 
 
-def work(run: str) -> None:
+def work(run: str, reporter: Reporter) -> None:
     """Do this rank's part in the training of the run directory ``run``.
 
     Raises:
@@ -47,7 +61,7 @@ def work(run: str) -> None:
     """
     folder, config = find_run(run)
     try:
-        finetune(config, reporter=Lines())
+        finetune(config, reporter=reporter)
     except TanzimError as error:
         here = place()
         failed(folder.path / RANKS, here.rank if here else 0, error)
@@ -55,9 +69,12 @@ def work(run: str) -> None:
 
 
 def ray_worker(run: str) -> None:
-    """Do `work`, with an error that Ray can pass on between processes."""
+    """Do `work`, with a log of its own and an error that Ray can pass on between processes."""
+    here = place()
+    log = Path(run) / RANKS / f"rank-{here.rank if here else 0}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)  # on another machine there is none yet
     try:
-        work(run)
+        work(run, Lines(log))
     except TanzimError as error:
         raise RuntimeError(str(error)) from None
 
@@ -65,7 +82,7 @@ def ray_worker(run: str) -> None:
 def main() -> int:
     """Run as a process: an error is one message, never a traceback."""
     try:
-        work(sys.argv[1])
+        work(sys.argv[1], Lines())
     except TanzimError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
