@@ -29,8 +29,10 @@ from tanzim.evaluate.report import ALL, BASE, TUNED, EvalReport, SystemResult, t
 from tanzim.pipeline.adapters import open_repository, system_scores
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import measure_loss
+from tanzim.pipeline.form import form_of
 from tanzim.pipeline.opened import Opened, open_base
 from tanzim.pipeline.short_answers import Lengths, ShortAnswers, find_short, lengths
+from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import conversations
 from tanzim.pipeline.workspace import find_run
 from tanzim.train.tokens import TokenStore
@@ -100,9 +102,10 @@ class _Bench:
     opened: dict[str, Opened] = field(default_factory=dict)
 
     def open(self, config: Config) -> Opened:
-        key = config.model.model_dump_json()
+        form = form_of(config.train.method)
+        key = f"{config.model.model_dump_json()} {form}"
         if key not in self.opened:
-            self.opened[key] = open_base(config.model, reporter=self.reporter)
+            self.opened[key] = open_base(config.model, form=form, reporter=self.reporter)
         return self.opened[key]
 
 
@@ -221,6 +224,10 @@ def _tasks(state: State, parents: Sequence[Entry], skipped: list[str]) -> Iterat
             skipped.append(f"{entry.ref}: {why}, so there is no test set")
         elif not (runs[0] / "manifest.json").is_file() or not (runs[0] / "data" / "test.arrow").is_file():
             skipped.append(f"{entry.ref}: its run {runs[0]} is not on this machine, so there is no test set")
+        elif not task_of(find_run(runs[0])[1]).writes:
+            skipped.append(
+                f"{entry.ref}: its run {runs[0]} labels or embeds, so there are no answers to compare"
+            )
         else:
             task = entry.facts.task
             name = task if task not in names else f"{task} ({entry.ref})"

@@ -102,6 +102,32 @@ def test_the_config_says_where(run, tmp_path):
         open_repository()
 
 
+def test_only_runs_that_write_answers_and_are_here_are_measured(run, tmp_path):
+    from tanzim.pipeline.combine import _tasks
+
+    def other(name, *overrides):
+        folder = RunFolder(tmp_path / "runs" / name)
+        adapter(folder.adapter)
+        config = load(Config, None, [f"name={name}", *overrides])
+        folder.config.write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
+        folder.write_manifest(RunManifest(name, "trained"))
+        folder.data.mkdir()
+        (folder.data / "test.arrow").write_bytes(b"")
+        return add_adapter(folder.path)
+
+    kept = [other("writes"), other("embeds", "train.objective.type=contrastive"), other("gone")]
+    (tmp_path / "runs" / "gone").rename(tmp_path / "runs" / "elsewhere")
+    bare = add_adapter(adapter(tmp_path / "bare"))
+    again = add_adapter("runs/writes", name="writes2")
+    skipped: list[str] = []
+    tasks = list(_tasks(open_repository().state(), [*kept, bare, again], skipped))
+    assert [(task.name, task.own.ref) for task in tasks] == [("writes", "writes@1")]
+    assert [line.split(":")[0] for line in skipped] == ["embeds@1", "gone@1", "bare@1"]
+    assert "labels or embeds" in skipped[0]
+    assert "not on this machine" in skipped[1]
+    assert "without its run" in skipped[2]
+
+
 def test_fetch_wants_a_task_or_a_name(run):
     entry = add_adapter("runs/support")
     assert fetch_adapter(ref="support")[0] == entry
