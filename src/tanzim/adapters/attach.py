@@ -16,6 +16,7 @@ from tanzim.adapters import (
     lora,
     lora_fa,
     qlora,
+    routed,
     soft_prompts,
     spiel,
     vectors,
@@ -28,6 +29,7 @@ Attach = Callable[..., Method]
 METHODS: dict[str, Attach] = {
     "lora": lora.attach_method,
     "rslora": lora.attach_method,
+    "routed": routed.attach,
     "dora": dora.attach,
     "qlora": qlora.attach,
     "adalora": adalora.attach,

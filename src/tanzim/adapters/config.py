@@ -37,6 +37,14 @@ class LoraConfig(_LowRank):
     type: Literal["lora"] = "lora"
 
 
+class RoutedConfig(_LowRank):
+    """One LoRA adapter per task, all trained in the same passes (S-LoRA's product, arXiv:2311.03285)."""
+
+    type: Literal["routed"] = "routed"
+    tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], str] = Field(min_length=2)
+    """Name of each task and where its documents come from: a data file, a folder, or a pattern."""
+
+
 class RsLoraConfig(_LowRank):
     """LoRA scaled by alpha / √rank, so that high ranks still learn (Kalajdzievski 2023, arXiv:2312.03732)."""
 
@@ -224,6 +232,7 @@ def _type(value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
 MethodConfig = Annotated[
     Annotated[LoraConfig, Tag("lora")]
     | Annotated[RsLoraConfig, Tag("rslora")]
+    | Annotated[RoutedConfig, Tag("routed")]
     | Annotated[DoraConfig, Tag("dora")]
     | Annotated[QloraConfig, Tag("qlora")]
     | Annotated[AdaLoraConfig, Tag("adalora")]

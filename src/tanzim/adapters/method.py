@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class Method:
 
     def before_step(self, step: int, total: int) -> None:
         """Prepare optimiser step number ``step`` (from 0) of ``total``."""
+
+    def before_pass(self, documents: Sequence[Any]) -> None:
+        """Look at the documents of the pass that is computed next."""
 
     def penalty(self) -> Tensor | None:
         """Return what is added to the loss of a step, a scalar, or None."""

@@ -18,6 +18,9 @@ Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 # These compute with gradients that stay until all of them are there.
 _NEED_GRADIENTS = ("adalora", "lora_fa", "spiel", "dylora")
 
+# These send the tokens of documents through the model in the order of the row.
+_ROW_BY_ROW = ("language_model", "distillation", "sequence_distillation")
+
 
 class TrainConfig(Section):
     """How the weights are changed."""
@@ -109,6 +112,11 @@ class TrainConfig(Section):
             raise ValueError(
                 f"method.type={method} computes with all gradients, and optimizer.type={optimizer} "
                 "never has them together; take another of the two"
+            )
+        if method == "routed" and self.objective.type not in _ROW_BY_ROW:
+            raise ValueError(
+                "method.type=routed needs documents packed in rows, which "
+                f"objective.type={self.objective.type} does not have; train one run per task"
             )
         if optimizer in ("lomo", "mezo") and self.objective.type == "contrastive":
             raise ValueError(

@@ -115,6 +115,7 @@ class Training:
     def batch(self, documents: Sequence[Document]) -> Batch:
         """Collate ``documents``, and remember them should memory run out or this process be killed."""
         self._current = collate(documents)
+        self.method.before_pass(documents)
         self.ranks.beat("working", self.state.step + 1, documents)
         return self._current
 
