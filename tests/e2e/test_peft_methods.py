@@ -16,6 +16,7 @@ from tanzim.pipeline.export import export_run
 from tanzim.pipeline.finetune import finetune
 from tanzim.pipeline.workspace import load_config
 
+pytestmark = pytest.mark.slow
 # Of each family one; the others share its code.
 METHODS = {
     "dora": ["train.method.rank=4"],
@@ -64,6 +65,12 @@ def test_a_run_from_data_to_export(kind: str, tiny_model: Path, fruit_rows: Path
     assert {system.name for system in report.systems} == {"base", "tuned"}
     kept = [line for line in said.lines if "4 bits (nf4, double quantisation)" in line]
     assert len(kept) == (2 if kind == "qlora" else 0)  # said in training and in evaluation
+
+    moved = read_json(done.folder.moved)["layers"]
+    assert bool(moved) == (kind not in ("prefix", "prompt", "p_tuning"))
+    assert all(layer["magnitude"] > 0 for layer in moved) or kind == "adalora"
+    if moved:
+        assert moved[0]["layer"] in done.folder.report.read_text()
 
     exported = export_run(config, reporter=said)
     assert exported.proof[0].startswith("adapter form: 2 of 2 greedy texts equal")

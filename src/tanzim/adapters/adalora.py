@@ -81,9 +81,11 @@ class AdaLora(Method):
     def after_step(self, step: int, total: int) -> None:
         """Update the importances and set the values beyond the budget to zero."""
         for name in self._trained:
-            gradient = self._named[name].grad
-            if gradient is not None:  # a step that float16 skipped leaves infinities
-                gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+            value = self._named[name]
+            if value.grad is None:  # no token came by, such as in an expert
+                value.grad = torch.zeros_like(value)
+            # A step that float16 skipped leaves infinities.
+            value.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         self._tuner.update_and_allocate(step)
 
     def state(self) -> dict[str, Tensor]:

@@ -129,6 +129,13 @@ def load_adapter(
     if isinstance(model, peft.PeftModel):
         if name in model.peft_config:
             raise ModelError(f"an adapter named '{name}' is loaded already", fix="choose another name")
+        if config.peft_type != model.peft_type:
+            raise ModelError(
+                f"an adapter of the kind {config.peft_type} cannot stand beside one of the kind "
+                f"{model.peft_type}",
+                where=str(folder),
+                fix="load it on the base alone",
+            )
         model.add_adapter(name, config)
         adapted = model
     else:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 
+from tanzim.adapters.soft_prompts import learns_keys, virtual_tokens
 from tanzim.core.errors import TrainError
 from tanzim.train.batches import Batch
 
@@ -52,6 +54,13 @@ def recompute_activations(model: Any) -> None:  # noqa: ANN401 - a transformers 
         TrainError: the model cannot.
 
     """
+    if isinstance(model, PeftModel) and virtual_tokens(model) and learns_keys(model):
+        # transformers drops a cache where it recomputes, and the learnt keys and values with it.
+        raise TrainError(
+            "activations cannot be recomputed under prefix tuning: the learnt keys and values would be lost",
+            where="train.gradient_checkpointing",
+            fix="set it to false, or use train.method.type=prompt",
+        )
     # Transformers before 5.23 knows it by its older name alone.
     name = "activation_checkpointing_enable"
     enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")

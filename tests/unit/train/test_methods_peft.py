@@ -322,3 +322,16 @@ def test_what_does_not_fit_is_named(method: dict[str, Any], message: str) -> Non
 def test_impossible_settings_are_refused(method: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_method(**method)
+
+
+def test_a_prefix_is_not_lost_to_recomputation(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="cannot be recomputed under prefix tuning"):
+        fit(tmp_path, method={"type": "prefix", "tokens": 3}, gradient_checkpointing=True)
+
+
+def test_kinds_that_peft_does_not_mix_are_named(tmp_path: Path) -> None:
+    for kind in ("vera", "ia3"):
+        tiny_method(type=kind).save(tmp_path / kind)
+    model = load_adapter(tiny_llama(), tmp_path / "vera", name="one", base_hash="b" * 64)
+    with pytest.raises(ModelError, match="cannot stand beside"):
+        load_adapter(model, tmp_path / "ia3", name="two", base_hash="b" * 64)
