@@ -129,6 +129,7 @@ def test_an_encoder_learns_to_classify_a_table(
     assert report.system("tuned").metrics["accuracy"]["all"].value > 0.9
     assert "drawn at random" in report.reason
     assert ran.answer in ("good", "bad")
+    assert not ran.talks
 
     # The figures are scikit-learn's, and the labels those of transformers' own pipeline on the export.
     items = lines(config)

@@ -174,7 +174,10 @@ def ran(result: Ran) -> None:
         console.print(f"[bold green]answered[/] {escape(result.answer)}")
     console.print(f"adapter  {escape(str(result.trained.output))}")
     console.print(f"report   {escape(str(result.report))}")
-    console.print(f"  next: [bold]tanzim chat {escape(str(result.trained.folder.path))}[/]")
+    if result.talks:
+        console.print(f"  next: [bold]tanzim chat {escape(str(result.trained.folder.path))}[/]")
+    else:
+        console.print("  next: [bold]tanzim export --merge[/]")
 
 
 def exported(result: Exported) -> None:

@@ -27,6 +27,7 @@ class Ran:
         report: the HTML page.
         question: one held-out question, "" if the test set has none.
         answer: what the tuned model says to it.
+        talks: whether it can be chatted with; a model that labels cannot.
 
     """
 
@@ -35,6 +36,7 @@ class Ran:
     report: Path
     question: str
     answer: str
+    talks: bool = True
 
 
 def run(config: Config, *, overwrite: bool = False, reporter: Reporter | None = None) -> Ran:
@@ -55,7 +57,8 @@ def run(config: Config, *, overwrite: bool = False, reporter: Reporter | None = 
     trained = finetune(config, overwrite=overwrite, reporter=reporter)
     evaluation = evaluate_run(config, reporter=reporter)
     question, answer = _one_answer(trained.folder, config)
-    return Ran(trained, evaluation, trained.folder.report, question, answer)
+    talks = not task_of(config).headed
+    return Ran(trained, evaluation, trained.folder.report, question, answer, talks)
 
 
 def _one_answer(folder: RunFolder, config: Config) -> tuple[str, str]:
