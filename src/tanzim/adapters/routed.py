@@ -179,6 +179,13 @@ def attach(
     return Routed(adapted, config.tasks, route, base_hash=base_hash, base_name=base_name)
 
 
+def use_only(model: nn.Module, task: str) -> None:
+    """Let all rows go through one task's adapter from now on."""
+    for module in model.modules():
+        if isinstance(module, RoutedLinear):
+            module.route.only = task
+
+
 def settings_like(settings: peft.LoraConfig) -> peft.LoraConfig:
     """Return the same settings for another adapter: peft resolves ``all-linear`` in the first."""
     return peft.LoraConfig(

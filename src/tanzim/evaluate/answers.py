@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tanzim.core.records import Example, Json, Message, Progress
+from tanzim.core.records import Example, Json, Message, Progress, Provenance
 from tanzim.core.run import append_line, read_lines
 from tanzim.evaluate.items import Item
 from tanzim.infer.request import Request
@@ -34,6 +34,7 @@ class System:
         adapter: the engine's name of the adapter; None is its base model.
         fingerprint: hash of base weights and adapter; answers are kept under it.
         heldout_loss: measures the loss of the whole test set; None leaves it out.
+        route: the adapter of each example, by where it came from, in place of ``adapter``; None: one for all.
 
     """
 
@@ -42,6 +43,13 @@ class System:
     adapter: str | None
     fingerprint: str
     heldout_loss: HeldoutLoss | None = None
+    route: Callable[[Provenance], str] | None = None
+
+    def adapters(self, items: Sequence[Item]) -> list[str | None]:
+        """Return the adapter that answers each item."""
+        if self.route is None:
+            return [self.adapter] * len(items)
+        return [self.route(item.example.provenance) for item in items]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ def _key(*parts: object) -> str:
 def generate_answers(
     system: System,
     prompts: Sequence[list[int]],
+    adapters: Sequence[str | None],
     *,
     log: AnswerLog,
     max_new_tokens: int,
@@ -100,18 +109,22 @@ def generate_answers(
     Args:
         system: who answers.
         prompts: token ids of each prompt.
+        adapters: the adapter for each prompt.
         log: where answers are kept as they come.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts generated together.
         progress: called as they come in.
 
     """
-    keys = [_key("answer", system.fingerprint, max_new_tokens, prompt) for prompt in prompts]
+    keys = [
+        _key("answer", system.fingerprint, *_routed(system, adapter), max_new_tokens, prompt)
+        for prompt, adapter in zip(prompts, adapters, strict=True)
+    ]
     pending = [index for index, key in enumerate(keys) if key not in log.lines]
     pending.sort(key=lambda index: -len(prompts[index]))  # memory's peak at the start
     for start in range(0, len(pending), _KEEP_AFTER * batch_size):
         batch = pending[start : start + _KEEP_AFTER * batch_size]
-        requests = [Request(prompts[i], system.adapter, max_new_tokens) for i in batch]
+        requests = [Request(prompts[i], adapters[i], max_new_tokens) for i in batch]
         completions = system.engine.generate(requests, max_batch=batch_size)
         for index, completion in zip(batch, completions, strict=True):
             value = {"system": system.name, "answer": completion.text, "finish": completion.finish_reason}
@@ -123,6 +136,7 @@ def generate_answers(
 def score_labels(
     system: System,
     prompts: Sequence[list[int]],
+    adapters: Sequence[str | None],
     choices: Sequence[list[list[int]]],
     *,
     log: AnswerLog,
@@ -134,6 +148,7 @@ def score_labels(
     Args:
         system: who scores.
         prompts: token ids of each prompt.
+        adapters: the adapter for each prompt.
         choices: for each prompt, the token ids of each label as an answer (`label_ids`).
         log: where scores are kept as they come.
         batch_size: prompts scored together.
@@ -141,17 +156,29 @@ def score_labels(
 
     """
     pairs = list(zip(prompts, choices, strict=True))
-    keys = [_key("labels", system.fingerprint, prompt, answers) for prompt, answers in pairs]
+    keys = [
+        _key("labels", system.fingerprint, *_routed(system, adapter), prompt, answers)
+        for (prompt, answers), adapter in zip(pairs, adapters, strict=True)
+    ]
     pending = [index for index, key in enumerate(keys) if key not in log.lines]
-    pending.sort(key=lambda index: -len(prompts[index]))  # memory's peak at the start
-    for start in range(0, len(pending), _KEEP_AFTER * batch_size):
-        batch = pending[start : start + _KEEP_AFTER * batch_size]
-        scored = system.engine.score_answers([pairs[i] for i in batch], system.adapter, max_batch=batch_size)
-        for index, scores in zip(batch, scored, strict=True):
-            totals = [score.total for score in scores]
-            log.add(keys[index], {"system": system.name, "label_logprobs": totals})
-        progress(len(prompts) - len(pending) + start + len(batch), len(prompts), f"{system.name} labels")
+    done = len(prompts) - len(pending)
+    for adapter in dict.fromkeys(adapters[index] for index in pending):
+        own = [index for index in pending if adapters[index] == adapter]
+        own.sort(key=lambda index: -len(prompts[index]))  # memory's peak at the start
+        for start in range(0, len(own), _KEEP_AFTER * batch_size):
+            batch = own[start : start + _KEEP_AFTER * batch_size]
+            scored = system.engine.score_answers([pairs[i] for i in batch], adapter, max_batch=batch_size)
+            for index, scores in zip(batch, scored, strict=True):
+                totals = [score.total for score in scores]
+                log.add(keys[index], {"system": system.name, "label_logprobs": totals})
+            done += len(batch)
+            progress(done, len(prompts), f"{system.name} labels")
     return [tuple(log.lines[key]["label_logprobs"]) for key in keys]
+
+
+def _routed(system: System, adapter: str | None) -> tuple[str, ...]:
+    """Return what a routed system's answer depends on besides its fingerprint."""
+    return () if system.route is None else (str(adapter),)
 
 
 def label_ids(renderer: Speaker, item: Item, prompt: list[int], label: str) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tanzim.models.speaker import Speaker
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - an evaluation's inputs, each of which is used once
     examples: Sequence[Example],
     systems: Sequence[System],
     *,
@@ -38,6 +38,7 @@ def evaluate(
     out: Path,
     seed: int,
     labels: Sequence[str] = (),
+    group: Callable[[Example], str] | None = None,
     progress: Progress = no_progress,
 ) -> EvalReport:
     """Measure every system on the same test items; write ``report.json`` and ``items.jsonl`` into ``out``.
@@ -52,6 +53,7 @@ def evaluate(
         out: the run's evaluation folder.
         seed: the run's seed; chooses the items and the resamples.
         labels: the labels the data declares.
+        group: what the items are told apart by in the table; None: the script of the question.
         progress: called as answers come in.
 
     Raises:
@@ -60,6 +62,7 @@ def evaluate(
 
     """
     items, skipped = select_items(examples, most=config.max_items, seed=seed)
+    items = items if group is None else [replace(item, group=group(item.example)) for item in items]
     asked = [system for system in systems if config.base or system.name != BASE]
     items, too_long = _within_context(items, asked, renderer)
     skipped |= {"the question alone fills the model's context": too_long} if too_long else {}
@@ -160,6 +163,7 @@ def _ask(
         given = generate_answers(
             system,
             prompts,
+            system.adapters(items),
             log=log,
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
@@ -167,7 +171,13 @@ def _ask(
         )
         if choices:
             scored = score_labels(
-                system, prompts, choices, log=log, batch_size=config.batch_size, progress=progress
+                system,
+                prompts,
+                system.adapters(items),
+                choices,
+                log=log,
+                batch_size=config.batch_size,
+                progress=progress,
             )
             given = [replace(one, label_logprobs=s) for one, s in zip(given, scored, strict=True)]
         answers[system.name] = given

@@ -15,18 +15,19 @@ from tanzim.evaluate.measure import evaluate
 from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
-from tanzim.pipeline.form import form_of
 from tanzim.pipeline.embeddings import evaluate_embedded
+from tanzim.pipeline.form import form_of
 from tanzim.pipeline.heads import evaluate_headed
 from tanzim.pipeline.opened import Opened, open_base
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import write_card
 from tanzim.pipeline.report import write_report
+from tanzim.pipeline.routed import adapters_of, route, task_name, tasks_of
 from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import conversations
 from tanzim.pipeline.workspace import open_run
 from tanzim.train.heldout import heldout_loss
-from tanzim.train.tokens import TokenStore
+from tanzim.train.tokens import Document, TokenStore
 
 
 def evaluate_run(config: Config, *, reporter: Reporter | None = None) -> EvalReport:
@@ -71,6 +72,7 @@ def _evaluate_text(config: Config, folder: RunFolder, reporter: Reporter) -> Eva
             out=folder.evaluation,
             seed=config.seed,
             labels=list(data.labels),
+            group=(lambda example: task_name(config, example.provenance)) if tasks_of(config) else None,
             progress=progress,
         )
 
@@ -97,20 +99,36 @@ def _systems(config: Config, folder: RunFolder, reporter: Reporter) -> tuple[lis
     hash_ = opened.base.hash
     base = System("base", opened.engine, None, hash_, measure_loss(opened.engine, tokens, config))
     if folder.adapter.is_dir():
-        opened.engine.add_adapter(config.name, folder.adapter)
-        fingerprint = f"{hash_}/{sha256(folder.adapter / 'adapter_model.safetensors')}"
+        parts = [hash_]
+        for name, path in adapters_of(config, folder):
+            opened.engine.add_adapter(name, path)
+            parts.append(sha256(path / "adapter_model.safetensors"))
         loss = measure_loss(opened.engine, tokens, config)
-        return [base, System("tuned", opened.engine, config.name, fingerprint, loss)], opened
+        return [
+            base,
+            System("tuned", opened.engine, config.name, "/".join(parts), loss, route(config)),
+        ], opened
     whole = open_base(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
     tuned = System("tuned", whole.engine, None, whole.base.hash, measure_loss(whole.engine, tokens, config))
     return [base, tuned], opened
 
 
 def measure_loss(engine: Engine, tokens: TokenStore, config: Config) -> HeldoutLoss:
-    """Return the function that measures the loss of ``tokens`` under an adapter of ``engine``."""
+    """Return the function that measures the loss of ``tokens`` under an adapter of ``engine``.
+
+    Where every task has an adapter of its own, each measures the documents of its task.
+    """
+    ways = route(config)
 
     def measure(adapter: str | None) -> tuple[float, int]:
-        with engine.lend(adapter) as model:
-            return heldout_loss(model, tokens, config.train.tokens_per_pass)
+        parts: dict[str | None, list[Document]] = {}
+        for document in tokens if ways is not None and adapter is not None else ():
+            parts.setdefault(ways(document.provenance) if ways else adapter, []).append(document)
+        total, count = 0.0, 0
+        for name, part in parts.items() or [(adapter, tokens)]:
+            with engine.lend(name) as model:
+                loss, trained = heldout_loss(model, part, config.train.tokens_per_pass)
+            total, count = total + loss, count + trained
+        return total, count
 
     return measure

@@ -16,12 +16,13 @@ from tanzim.export.adapter import verify_adapter
 from tanzim.export.merge import merge as merge_adapter
 from tanzim.export.verify import observer
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.embeddings import export_embedded
 from tanzim.pipeline.evaluate import trained_run
 from tanzim.pipeline.form import form_of
-from tanzim.pipeline.embeddings import export_embedded
 from tanzim.pipeline.heads import export_headed
 from tanzim.pipeline.opened import open_base
 from tanzim.pipeline.proof import card, proof_prompts, said
+from tanzim.pipeline.routed import tasks_of
 from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import ready
 
@@ -66,6 +67,12 @@ def export_run(
             "every weight was trained: there is no adapter to export",
             where=str(folder.path),
             fix=f"the whole model is in {folder.model}",
+        )
+    if tasks_of(config):
+        raise RunError(
+            "each task has an adapter of its own, ready to use",
+            where=str(folder.adapter),
+            fix="take the folder of a task in it; peft and tanzim chat open it",
         )
     task = task_of(config)
     if not task.writes:

@@ -29,6 +29,7 @@ from tanzim.pipeline.moved import write_moved
 from tanzim.pipeline.plan import plan_run, summary, write_measured
 from tanzim.pipeline.prepare import prepare_data
 from tanzim.pipeline.proof import finish, trained_folder
+from tanzim.pipeline.routed import check_tasks
 from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.teacher import load_teacher
 from tanzim.pipeline.tokens import Ready, SplitTokens, ready, task_model, tokenise
@@ -93,6 +94,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
         return Finetuned(folder, trained_folder(config, folder), manifest.result)
     manifest = _describe(manifest, config, setup, report, splits)
     if ranks.first:
+        check_tasks(config, folder)
         plan = plan_run(config, folder, setup)
         reporter.say(f"plan: {summary(plan)}")
         plan.check()

@@ -20,6 +20,7 @@ from tanzim.models.resolve import Base, resolve
 from tanzim.models.source_target import SourceTarget
 from tanzim.models.speaker import Speaker
 from tanzim.pipeline.form import recorded_form, say_form
+from tanzim.pipeline.routed import adapters_of
 from tanzim.pipeline.tasks import refuse_without_text
 from tanzim.pipeline.workspace import find_run
 
@@ -48,7 +49,7 @@ class _Wanted:
     """What a name on the command line stands for."""
 
     model: ModelConfig
-    adapter: tuple[str, Path] | None = None
+    adapters: tuple[tuple[str, Path], ...] = ()
 
 
 def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) -> Opened:
@@ -74,7 +75,7 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) 
             where=", ".join(names),
             fix="open them one at a time",
         )
-    adapters = [w.adapter for w in wanted if w.adapter]
+    adapters = [adapter for w in wanted for adapter in w.adapters]
     forms = {recorded_form(folder) for _, folder in adapters}
     if len(forms) > 1:
         raise ModelError(
@@ -131,7 +132,7 @@ def _wanted(name: str) -> _Wanted:
         folder, config = find_run(path)
         refuse_without_text(config)
         if folder.adapter.is_dir():
-            return _Wanted(config.model, (config.name, folder.adapter))
+            return _Wanted(config.model, tuple(adapters_of(config, folder)))
         if folder.model.is_dir():
             return _Wanted(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
         raise RunError("this run has no trained model yet", where=str(path), fix="tanzim train finishes it")
@@ -146,5 +147,5 @@ def _wanted(name: str) -> _Wanted:
         base = config_.get("base_model_name_or_path")
         if not base:
             raise ModelError("this adapter does not name its base model", where=str(path))
-        return _Wanted(ModelConfig(name=base), (path.resolve().name.replace(".", "-"), path))
+        return _Wanted(ModelConfig(name=base), ((path.resolve().name.replace(".", "-"), path),))
     return _Wanted(ModelConfig(name=name))

@@ -9,6 +9,7 @@ from torch import nn
 
 from tanzim.adapters.config import form
 from tanzim.adapters.folder import OWN_TYPES
+from tanzim.adapters.routed import use_only
 from tanzim.core.files import write_text
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder, RunManifest
@@ -21,6 +22,7 @@ from tanzim.models.quantised import in_float32
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.embeddings import prove_embeddings
 from tanzim.pipeline.heads import prove_headed
+from tanzim.pipeline.routed import tasks_of
 from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import Ready, conversations
 
@@ -54,25 +56,35 @@ def finish(
             parity = prove(config, folder, setup, model, card(config, manifest))
         reporter.say(said(parity))
         return parity
-    output, adapter = trained_folder(config, folder), form(config.train.method) == "adapter"
-    stop_ids = setup.renderer.stop_ids
-    complete(
-        output, base=setup.base, tokenizer=setup.tokenizer, stop_ids=stop_ids, card=card(config, manifest)
-    )
+    output, text = trained_folder(config, folder), card(config, manifest)
     with reporter.task("proving the export"):
-        common = {
-            # In float32, as the folder is loaded: half precision alone would count as drift.
-            "reference": observer(in_float32(model), stop_ids=stop_ids, new_tokens=config.export.new_tokens),
-            "prompts": proof_prompts(config, folder, setup),
-            "config": config.export,
-            "stop_ids": stop_ids,
-            "decode": setup.tokenizer.decode,
-        }
-        parity = (
-            verify_adapter(output, base=setup.base, **common) if adapter else verify_model(output, **common)
-        )
-    reporter.say(said(parity))
+        for name in tasks_of(config):
+            use_only(model, name)
+            parity = _prove_text(config, folder, setup, model, output / name, text)
+            reporter.say(f"{name}: {said(parity)}")
+        if not tasks_of(config):
+            parity = _prove_text(config, folder, setup, model, output, text)
+            reporter.say(said(parity))
     return parity
+
+
+def _prove_text(
+    config: Config, folder: RunFolder, setup: Ready, model: nn.Module, output: Path, text: str
+) -> Parity:
+    """Complete the folder ``output``, its card ``text``, and prove that it writes what ``model`` does."""
+    stop_ids = setup.renderer.stop_ids
+    complete(output, base=setup.base, tokenizer=setup.tokenizer, stop_ids=stop_ids, card=text)
+    common = {
+        # In float32, as the folder is loaded: half precision alone would count as drift.
+        "reference": observer(in_float32(model), stop_ids=stop_ids, new_tokens=config.export.new_tokens),
+        "prompts": proof_prompts(config, folder, setup),
+        "config": config.export,
+        "stop_ids": stop_ids,
+        "decode": setup.tokenizer.decode,
+    }
+    if form(config.train.method) == "adapter":
+        return verify_adapter(output, base=setup.base, **common)
+    return verify_model(output, **common)
 
 
 def trained_folder(config: Config, folder: RunFolder) -> Path:
@@ -133,4 +145,6 @@ def card(
 
 def write_card(config: Config, folder: RunFolder, table: Sequence[Sequence[str]]) -> None:
     """Write the card again, now with the evaluation's table."""
-    write_text(trained_folder(config, folder) / "README.md", card(config, folder.read_manifest(), table))
+    output = trained_folder(config, folder)
+    for place in [output / name for name in tasks_of(config)] or [output]:
+        write_text(place / "README.md", card(config, folder.read_manifest(), table))

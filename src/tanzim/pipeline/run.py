@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tanzim.core.progress import Reporter
-from tanzim.core.records import Message, message_from_json
+from tanzim.core.records import Message, Provenance, message_from_json
 from tanzim.core.run import RunFolder, read_lines
 from tanzim.evaluate.report import EvalReport
 from tanzim.infer.engine import Request
@@ -14,6 +14,7 @@ from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import evaluate_run
 from tanzim.pipeline.finetune import Finetuned, finetune
 from tanzim.pipeline.opened import open_models
+from tanzim.pipeline.routed import route
 from tanzim.pipeline.tasks import task_of
 
 
@@ -71,9 +72,10 @@ def _one_answer(folder: RunFolder, config: Config) -> tuple[str, str]:
         return item["messages"][-1]["content"], item["systems"]["tuned"]["answer"]
     messages: list[Message] = [message_from_json(message) for message in item["messages"]]
     opened = open_models([str(folder.path)])
+    ways = route(config)
     request = Request(
         opened.renderer.prompt(messages),
-        adapter=opened.adapter,
+        adapter=opened.adapter if ways is None else ways(Provenance(**item["provenance"])),
         max_new_tokens=config.evaluate.max_new_tokens,
     )
     return messages[-1].content, "".join(delta.text for delta in opened.engine.stream(request))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -9,11 +13,11 @@ from tanzim.train.batches import Layout, alike, collate, pack
 from tanzim.train.objectives.base import Objective, evaluating, inner_model
 from tanzim.train.objectives.language_model import LanguageModel
 from tanzim.train.objectives.seq2seq import Seq2Seq
-from tanzim.train.tokens import TokenStore
+from tanzim.train.tokens import Document
 
 
 @torch.no_grad()
-def heldout_loss(model: nn.Module, tokens: TokenStore, tokens_per_pass: int) -> tuple[float, int]:
+def heldout_loss(model: nn.Module, tokens: Sequence[Document], tokens_per_pass: int) -> tuple[float, int]:
     """Return the cross-entropy (nats) summed over the trained tokens of ``tokens``, and their number.
 
     Args:
@@ -27,14 +31,15 @@ def heldout_loss(model: nn.Module, tokens: TokenStore, tokens_per_pass: int) -> 
     both_halves = inner_model(model).config.is_encoder_decoder
     objective: Objective = Seq2Seq(model) if both_halves else LanguageModel(model)
     objective.choose(tokens)
+    lengths = np.array([len(document.ids) for document in tokens])
     total = 0.0
     with evaluating(model):
-        for part in _passes(tokens, objective.layout, tokens_per_pass):
+        for part in _passes(lengths, objective.layout, tokens_per_pass):
             total += objective.loss_sum(collate([tokens[index] for index in part])).item()
-    return total, int(tokens.trained.sum())
+    return total, sum(int(np.count_nonzero(document.loss_weights)) for document in tokens)
 
 
-def _passes(tokens: TokenStore, layout: Layout, capacity: int) -> list[list[int]]:
+def _passes(lengths: npt.NDArray[np.int64], layout: Layout, capacity: int) -> list[list[int]]:
     if layout == "padded":
-        return alike(tokens.lengths, capacity)
-    return pack(tokens.lengths, range(len(tokens)), capacity if layout == "packed" else 1)
+        return alike(lengths, capacity)
+    return pack(lengths, range(len(lengths)), capacity if layout == "packed" else 1)
