@@ -27,8 +27,6 @@ class Method:
 
     """
 
-    virtual_tokens = 0  # learnt vectors before the text, whose outputs stand before the text's
-
     def __init__(self, model: nn.Module, *, base_hash: str, base_name: str) -> None:
         self.model = model
         self.base_hash = base_hash
