@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from tanzim.core.errors import DataError, RunError, TanzimError
+from tanzim.data.config import Splits
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import evaluate_run
 from tanzim.pipeline.export import export_run
@@ -231,13 +232,28 @@ def test_init_writes_a_config_for_tagged_words(tmp_path: Path, names: Path) -> N
 def test_data_that_does_not_fit_the_objective_is_refused(
     tmp_path: Path, encoder: Path, names: Path, reviews: Path, fruit_rows: Path
 ) -> None:
+    long = tmp_path / "long.csv"
+    rows = ["the " * 300 + ",good", *(f"{word} {place},bad" for place, word in enumerate(BAD[:5]))]
+    long.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     for number, (data, kind, words) in enumerate(
         [
             (names, "classification", "one label each, and this is of the kind 'tagged'"),
             (reviews, "token_classification", "one tag each, and this is of the kind 'labelled'"),
             (fruit_rows, "classification", "nothing to tell apart"),
+            (
+                long,
+                "classification",
+                r"1 of 6 \w+ examples are longer than 256 tokens \(the longest has 302\)",
+            ),
         ]
     ):
         config = configured(data, encoder, tmp_path / str(number), objective={"type": kind})
+        if data == long:  # longer than the model's positions, whatever model.max_length allows
+            config = config.model_copy(
+                update={
+                    "model": config.model.model_copy(update={"max_length": 2048}),
+                    "data": config.data.model_copy(update={"split": Splits(validation=0, test=0)}),
+                }
+            )
         with pytest.raises(DataError, match=words):
             run(config)

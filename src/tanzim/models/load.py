@@ -230,6 +230,16 @@ def _check_kind(config: PreTrainedConfig, base: Base, kind: Kind) -> None:
         )
 
 
+def positions(base: Base, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return how many tokens the positions of a base reach, by its config and its tokenizer, if they say."""
+    config = AutoConfig.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
+    reach = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if reach and "roberta" in config.model_type:  # whose positions begin after the padding's
+        reach -= config.pad_token_id + 1
+    known = [int(limit) for limit in (reach, tokenizer.model_max_length) if limit]
+    return min(known, default=None)
+
+
 def is_causal(config: PreTrainedConfig) -> bool:
     """Tell a causal language model, whose head has weights, by its config."""
     names, named = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, config.architectures or []
@@ -304,9 +314,7 @@ def blank_model(
     if kind in HEADED:
         config.num_labels = labels
     with quiet(), torch.random.fork_rng(devices=[]), torch.device(device):
-        model: Any = _KINDS[kind][0].from_config(
-            config, dtype=dtype, attn_implementation=_attention(kind)
-        )
+        model: Any = _KINDS[kind][0].from_config(config, dtype=dtype, attn_implementation=_attention(kind))
     model.new_modules = _head(model) if kind in HEADED else ()
     return cast("PreTrainedModel", model.eval())
 

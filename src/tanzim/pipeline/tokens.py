@@ -19,7 +19,7 @@ from tanzim.data.config import DataConfig
 from tanzim.data.store import ExampleStore
 from tanzim.models.config import ModelConfig
 from tanzim.models.fit import Overlong, blocks, fit, is_text
-from tanzim.models.load import check_kind, load_model, load_tokenizer
+from tanzim.models.load import check_kind, load_model, load_tokenizer, positions
 from tanzim.models.render import Renderer
 from tanzim.models.resolve import Base, resolve
 from tanzim.models.source_target import SourceTarget
@@ -171,7 +171,8 @@ def tokenise(
     for name in SPLITS:
         store = ExampleStore(folder.data / f"{name}.arrow")
         with reporter.task(f"tokenising {name}") as progress:
-            counter = _Counter(config.model)
+            most = positions(setup.base, setup.tokenizer) if task_of(config).headed else None
+            counter = _Counter(config.model, most)
             examples = prepared(store, config, labels)
             if name == "train" and config.train.objective.type == "sequence_distillation":
                 store = taught_examples(config, folder, examples, reporter)
@@ -197,8 +198,9 @@ def _rendered(
 class _Counter:
     """Applies the overlong policy, and counts."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, positions: int | None = None) -> None:
         self.config = config
+        self.most = min(config.max_length, positions or config.max_length)
         self.lengths: list[int] = []
         self.overlong = Overlong()
         self.tokens = self.trained = 0
@@ -214,7 +216,7 @@ class _Counter:
         return kept
 
     def _kept(self, one: Rendered) -> list[Rendered]:
-        most, policy = self.config.max_length, self.config.overlong
+        most, policy = self.most, self.config.overlong
         if len(one.ids) > most and policy == "split" and is_text(one):
             self.overlong = self.overlong.dividing(one)
             return blocks(one, most)
@@ -231,11 +233,12 @@ class _Counter:
         """Stop if answers would have been cut without leave."""
         seen = self.overlong
         if self.refused:
+            longer = f"model.max_length={seen.longest}, or " if self.most == self.config.max_length else ""
             raise DataError(
                 f"{self.refused} of {seen.examples} {split} examples are longer than "
-                f"{self.config.max_length} tokens (the longest has {seen.longest})",
+                f"{self.most} tokens (the longest has {seen.longest})",
                 where=f"model.max_length; the first is {self.first}",
-                fix=f"model.max_length={seen.longest}, or model.overlong=drop, truncate or (raw text) split",
+                fix=f"{longer}model.overlong=drop, truncate or (raw text) split",
             )
 
     def result(self) -> SplitTokens:
