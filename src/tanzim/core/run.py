@@ -3,7 +3,8 @@
 runs/<name>/
   config.yaml       the resolved config                  manifest.json   `RunManifest`
   data/             train|validation|test.arrow, rejected.jsonl, report.json
-  tokens/           train|validation.arrow, report.json
+  tokens/           train|validation|test.arrow, report.json
+  teacher/          answers.jsonl, left_out.jsonl, train.arrow (sequence distillation)
   plan.json         predicted, and after training measured
   metrics.jsonl     one line per step and per evaluation
   checkpoints/checkpoint-<step>/
