@@ -87,7 +87,7 @@ def test_bad_input_is_one_message(project: Path) -> None:
     process = start(project, "--nproc", "2", "model.max_length=8")
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "error: 102 of 102 train conversations are longer than 8 tokens" in said
+    assert "error: 102 of 102 train examples are longer than 8 tokens" in said
     assert "Traceback" not in said
 
 
