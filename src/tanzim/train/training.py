@@ -19,7 +19,7 @@ from tanzim.train.config import TrainConfig
 from tanzim.train.ema import Ema
 from tanzim.train.log import MetricsLog
 from tanzim.train.memory import is_out_of_memory, smaller_pass
-from tanzim.train.objectives.base import Objective
+from tanzim.train.objectives.base import Joint, Objective
 from tanzim.train.ranks import Ranks, idle
 from tanzim.train.tokens import Document
 from tanzim.train.watch import Watch
@@ -68,6 +68,7 @@ class Training:
     _current: Batch | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        refuse_joint(self.objective, self.ranks)
         self.total = self.sampler.total_steps(self.config.epochs, self.config.max_steps)
         self.watch = Watch(self.state.base_loss)
         for line in self.log.lines():
@@ -154,6 +155,21 @@ class Training:
                 f"out of memory: tokens_per_pass {before} → {self.state.tokens_per_pass}, "
                 f"tokens_per_step stays {self.config.tokens_per_step}",
             )
+
+
+def refuse_joint(objective: Objective, ranks: Ranks) -> None:
+    """Refuse to divide among ranks what an objective looks at together.
+
+    Raises:
+        TrainError: there are several ranks, and the documents of a step are one another's negatives.
+
+    """
+    if ranks.world > 1 and isinstance(objective, Joint):
+        raise TrainError(
+            "the documents of a step are learnt from together, and several ranks would divide them",
+            where="train.objective.type",
+            fix="train on one process (launch.nproc=1)",
+        )
 
 
 def not_finite(what: str, value: float, step: int, documents: Sequence[Document]) -> TrainError:

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from tanzim.core.errors import TrainError
 from tanzim.train.distributed import Replicated
+from tanzim.train.objectives.contrastive import Contrastive
+from tanzim.train.objectives.language_model import LanguageModel
 from tanzim.train.ranks import Ranks, divide
 from tanzim.train.sharded import ENTRYWISE, Sharded
+from tanzim.train.training import refuse_joint
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
@@ -45,3 +48,15 @@ def test_lomo_cannot_be_shared() -> None:
         Replicated.__new__(Replicated).check("lomo", averaged=False)
     assert "mini_batch" in str(caught.value.fix)
     Ranks().check("lomo", averaged=True)
+
+
+class Two(Ranks):
+    world = 2
+
+
+def test_pairs_that_are_one_anothers_negatives_are_not_divided() -> None:
+    contrastive = Contrastive.__new__(Contrastive)
+    with pytest.raises(TrainError, match="learnt from together"):
+        refuse_joint(contrastive, Two())
+    refuse_joint(contrastive, Ranks())
+    refuse_joint(LanguageModel.__new__(LanguageModel), Two())
