@@ -38,7 +38,7 @@ from tanzim.train.gradients import noise_in_words
 from tanzim.train.log import MetricsLog, OnLine, Unheard
 from tanzim.train.memory import peak_memory, recompute_activations
 from tanzim.train.neftune import Neftune
-from tanzim.train.objectives.base import Objective
+from tanzim.train.objectives.base import Joint, Objective
 from tanzim.train.objectives.choose import make_objective
 from tanzim.train.objectives.classification import LabelObjective
 from tanzim.train.objectives.distillation import Teacher
@@ -147,7 +147,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     if config.gradient_checkpointing:
         recompute_activations(method.model)
     objective = make_objective(method.model, config.objective, autocast=autocast, teacher=teacher)
-    way = objective.choose(train_tokens)
+    way = _choose(objective, train_tokens, ranks)
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)
 
     sampler = _sampler(train_tokens, objective, config, seed)
@@ -200,6 +200,18 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         _write(output, method, ranks)
         log.event(state.step, f"{state.stopped}; weights of step {chosen} written to {output.name}/")
     return _result(training, checkpoints, output, chosen)
+
+
+def _choose(objective: Objective, tokens: TokenStore, ranks: Ranks) -> str:
+    """Settle how the loss is computed; refuse to divide among processes what is looked at together."""
+    if isinstance(objective, Joint) and ranks.world > 1:
+        raise TrainError(
+            "this objective looks at the pairs of a step together, and each of "
+            f"{ranks.world} processes would see only its own",
+            where="train.objective.type",
+            fix="run it in one process; more pairs in a step come with train.tokens_per_step",
+        )
+    return objective.choose(tokens)
 
 
 def _sampler(tokens: TokenStore, objective: Objective, config: TrainConfig, seed: int) -> Sampler:

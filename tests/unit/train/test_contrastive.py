@@ -8,11 +8,16 @@ from tiny_train import VOCABULARY, fit, lines, store, tiny_method
 from torch.nn import functional
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
 
+from tanzim.core.errors import TrainError
 from tanzim.core.records import Provenance, Rendered
+from tanzim.core.run import RunFolder
 from tanzim.train.batches import collate
+from tanzim.train.config import TrainConfig
+from tanzim.train.engine import train
 from tanzim.train.objectives.config import ContrastiveConfig
 from tanzim.train.objectives.contrastive import Contrastive, texts
 from tanzim.train.objectives.info_nce import info_nce, negatives, pool
+from tanzim.train.ranks import Ranks
 
 SETTINGS = {"type": "contrastive", "temperature": 0.1}
 
@@ -254,3 +259,13 @@ def test_a_causal_model_gives_embeddings_by_its_last_token():
 def test_optimisers_that_see_no_step_as_a_whole_are_refused(tmp_path):
     with pytest.raises(ValueError, match="pairs of a step together"):
         fit(tmp_path, objective=SETTINGS, optimizer={"type": "mezo"})
+
+
+def test_several_processes_are_refused(tmp_path):
+    class Two(Ranks):
+        world = 2
+
+    method, tokens = tiny_method(encoder(), type="lora", rank=4), store(tmp_path / "t.arrow", pairs(4))
+    config = TrainConfig.model_validate({"objective": SETTINGS})
+    with pytest.raises(TrainError, match="2 processes"):
+        train(method, tokens, None, config, RunFolder(tmp_path / "run"), seed=1, ranks=Two())
