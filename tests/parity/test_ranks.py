@@ -37,6 +37,26 @@ JOBS: dict[str, Json] = {
         "method": LORA,
         "settings": SHORT | {"optimizer": {"type": "mezo"}, "learning_rate": 1e-4},
     },
+    "ddp-adalora": {
+        "dtype": "float64",
+        "method": {"type": "adalora"},
+        "settings": SHORT | {"learning_rate": 1e-3},
+    },
+    "ddp-dylora": {
+        "dtype": "float64",
+        "method": {"type": "dylora"},
+        "settings": SHORT | {"learning_rate": 1e-3},
+    },
+    "ddp-hft": {
+        "dtype": "float64",
+        "method": {"type": "hft"},
+        "settings": SHORT | {"learning_rate": 1e-3},
+    },
+    "ddp-bottleneck": {
+        "dtype": "float64",
+        "method": {"type": "bottleneck"},
+        "settings": SHORT | {"learning_rate": 1e-3},
+    },
     "fsdp-lora": {"dtype": "float64", "method": LORA, "settings": SHORT, "strategy": "fsdp"},
     "fsdp-full": {
         "dtype": "float64",

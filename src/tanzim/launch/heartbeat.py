@@ -42,7 +42,7 @@ class Beat:
         pid: its process, on the machine ``host``.
         phase: what kind of thing it does.
         step: the optimiser step it works on, from 1; 0 before the first.
-        samples: file and row of the samples of its pass, the first few; ``more`` are not named.
+        samples: file and row of the samples of its last pass, the first few; ``more`` are not named.
         at: when, in seconds of the machine's monotonic clock.
         error: why it failed: ``kind``, ``what``, ``where``, ``fix``.
 
@@ -86,17 +86,21 @@ class Heartbeat:
             faulthandler.register(signal.SIGUSR1, file=self._stack, all_threads=True)
         self.beat("preparing")
 
-    def beat(self, phase: Phase, step: int | None = None, samples: Sequence[str] = ()) -> None:
-        """Write what comes next; ``step`` stays what it was where it is not given."""
+    def beat(self, phase: Phase, step: int | None = None, samples: Sequence[str] | None = None) -> None:
+        """Write what comes next; ``step`` and ``samples`` stay what they were where they are not given."""
         before = self.beat_now
+        if samples is None:
+            named, more = before.samples, before.more
+        else:
+            named, more = tuple(samples[:NAMED_SAMPLES]), max(0, len(samples) - NAMED_SAMPLES)
         self.beat_now = Beat(
             before.rank,
             before.pid,
             before.host,
             phase,
             before.step if step is None else step,
-            tuple(samples[:NAMED_SAMPLES]),
-            max(0, len(samples) - NAMED_SAMPLES),
+            named,
+            more,
             time.monotonic(),
         )
         _write(self.folder, self.beat_now)

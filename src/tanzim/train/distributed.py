@@ -90,9 +90,12 @@ class Replicated(Ranks):
         """Divide documents of these lengths among the ranks."""
         return divide(lengths, self.world)
 
-    def beat(self, phase: Phase, step: int | None = None, documents: Sequence[Document] = ()) -> None:
+    def beat(
+        self, phase: Phase, step: int | None = None, documents: Sequence[Document] | None = None
+    ) -> None:
         """Say what this rank is about to do."""
-        self.heart.beat(phase, step, [str(document.provenance) for document in documents])
+        named = None if documents is None else [str(document.provenance) for document in documents]
+        self.heart.beat(phase, step, named)
 
     @contextmanager
     def drawing(self, seed: int, step: int) -> Iterator[None]:
@@ -175,7 +178,6 @@ class Replicated(Ranks):
 
     def sum_gradients(self, parameters: Parameters) -> None:
         """Replace every gradient by its sum over the ranks; one that no rank has stays None."""
-        self.beat("waiting")
         own = [parameter for parameter in parameters.values() if self.is_own(parameter)]
         has = self._extreme([int(p.grad is not None) for p in own], dist.ReduceOp.MAX) if own else []
         buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
@@ -224,6 +226,8 @@ class Replicated(Ranks):
             LostRank: another rank is gone.
 
         """
+        if self.heart.beat_now.phase == "working":
+            self.beat("waiting")
         try:
             collective()
         except RuntimeError as error:

@@ -47,7 +47,9 @@ class Ranks:
         """Divide documents of these lengths among the ranks: the numbers of each rank's documents."""
         return [list(range(len(lengths)))]
 
-    def beat(self, phase: Phase, step: int | None = None, documents: Sequence[Document] = ()) -> None:
+    def beat(
+        self, phase: Phase, step: int | None = None, documents: Sequence[Document] | None = None
+    ) -> None:
         """Say what this rank is about to do."""
 
     @contextmanager

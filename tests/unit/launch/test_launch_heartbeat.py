@@ -55,7 +55,7 @@ def test_beats_are_read_back_with_their_samples(tmp_path: Path) -> None:
     heart.beat("working", 3, ["a.jsonl, row 1"])
     heart.beat("waiting")
     (found,) = beats(tmp_path)
-    assert (found.rank, found.phase, found.step, found.samples) == (0, "waiting", 3, ())
+    assert (found.rank, found.phase, found.step, found.samples) == (0, "waiting", 3, ("a.jsonl, row 1",))
     assert abs(time.monotonic() - found.at) < 60
     failed(tmp_path, 0, DataError("bad", where="a.jsonl, row 2", fix="mend it"))
     (found,) = beats(tmp_path)
