@@ -46,6 +46,11 @@ class Stepper:
         self.training = training
         self.update: StepFunction = UPDATES.get(training.config.optimizer.type, Backprop)(training)
 
+    @property
+    def _per_token(self) -> bool:
+        """Whether the loss is the cross-entropy of tokens, whose exponential is the perplexity."""
+        return self.training.config.objective.type in ("language_model", "sequence_distillation", "seq2seq")
+
     def step(self, documents: Sequence[Document], steps_in_epoch: int) -> None:
         """Make one optimiser step on ``documents`` and log it.
 
@@ -107,7 +112,7 @@ class Stepper:
                 "epoch": state.epoch + state.step_in_epoch / len(run.sampler.steps(state.epoch)),
                 "kind": "eval",
                 "loss": loss,
-                "perplexity": math.exp(min(loss, 700.0)),
+                **({"perplexity": math.exp(min(loss, 700.0))} if self._per_token else {}),
                 "tokens": int(tokens.lengths.sum()),
                 "trained_tokens": int(tokens.trained.sum()),
                 "seconds": seconds,
