@@ -27,11 +27,6 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._backward = False
         self._sizes: dict[int, int] = {}
 
-    def restart(self) -> int:
-        """Begin the peak anew at what is alive now, and return that."""
-        self.peak = self.kept = self._now
-        return self._now
-
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],

@@ -280,14 +280,13 @@ def _see(
     with tempfile.TemporaryDirectory(prefix="tanzim-plan-") as name, torch.random.fork_rng():
         path, run = Path(name) / "train.arrow", RunFolder(Path(name) / "run")
         write_tokens(path, [document])
+        method, teacher = build()
+        tensors = (*method.model.parameters(), *method.model.buffers())
+        stored = sum({value.data_ptr(): value.nbytes for value in tensors}.values())
         with LiveMemory() as live:
-            method, teacher = build()
-            tensors = (*method.model.parameters(), *method.model.buffers())
-            stored = sum(value.nbytes for value in {value.data_ptr(): value for value in tensors}.values())
-            before = live.restart()
             result = train(
                 method, TokenStore(path), None, config, run, seed=0, autocast=autocast, teacher=teacher
             )
         output = sum(file.stat().st_size for file in result.output.rglob("*") if file.is_file())
         trained = sum(parameter.numel() for parameter in method.parameters.values())
-        return _Seen(live.peak - before, live.kept - before, stored, trained, result.checkpoint_bytes, output)
+        return _Seen(live.peak, live.kept, stored, trained, result.checkpoint_bytes, output)

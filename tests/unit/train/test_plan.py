@@ -19,7 +19,7 @@ from tanzim.train.config import TrainConfig
 from tanzim.train.live import LiveMemory
 from tanzim.train.machine import Machine, free_memory, measure_flops, probe
 from tanzim.train.plan import SPREAD, Plan, make_plan, measured
-from tanzim.train.rehearsal import rehearse
+from tanzim.train.rehearsal import Rehearsed, rehearse
 from tanzim.train.shapes import Shapes, shapes
 from tanzim.train.tokens import Document
 
@@ -55,7 +55,7 @@ def plan(base: Path, machine: Machine = BIG, lengths: Any = None, **settings: An
     SHAPES[base] = SHAPES.get(base) or shapes(base)
     return make_plan(
         SHAPES[base],
-        lambda config, dtype: rehearse(base, config, some_documents(), dtype=dtype, device=CPU),
+        lambda config, dtype: rehearsed_once(base, config, dtype),
         TrainConfig.model_validate(settings),
         machine,
         lengths=lengths,
@@ -64,6 +64,16 @@ def plan(base: Path, machine: Machine = BIG, lengths: Any = None, **settings: An
         seed=1,
         dtype=torch.float32,
     )
+
+
+REHEARSED: dict[str, Rehearsed] = {}
+
+
+def rehearsed_once(base: Path, config: TrainConfig, dtype: torch.dtype) -> Rehearsed:
+    key = f"{base} {config.model_dump_json(exclude={'tokens_per_pass', 'tokens_per_step'})} {dtype}"
+    if key not in REHEARSED:
+        REHEARSED[key] = rehearse(base, config, some_documents(), dtype=dtype, device=CPU)
+    return REHEARSED[key]
 
 
 def some_documents() -> list[Document]:
