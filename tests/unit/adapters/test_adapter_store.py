@@ -9,9 +9,9 @@ import torch
 import transformers as tf
 
 from tanzim.adapters.config import LoraConfig
+from tanzim.adapters.folder import read_record
 from tanzim.adapters.lora import attach
 from tanzim.adapters.method import trainable
-from tanzim.adapters.folder import read_record
 from tanzim.adapters.store import load_adapter, save_adapter, save_model
 from tanzim.core.errors import ModelError, WrongBaseError
 
