@@ -34,7 +34,7 @@ from tanzim.train.rehearsal import Rehearsed
 from tanzim.train.shapes import Shapes
 
 WARM_UP = 120_000_000  # bytes: kernels, threads, lazily imported code
-SPREAD = 1.12  # bytes resident on the CPU per byte of tensors alive besides the weights
+SPREAD = 1.25  # bytes resident on the CPU per byte of tensors alive besides the weights
 RESERVE = 0.1  # share of free memory and disk left to others
 # Share of a step's time in which the measured arithmetic is done (the rest is element-wise passes):
 # 238 tokens/s of the 470 that products alone would allow, on two quiet cores.
