@@ -158,9 +158,7 @@ def project(hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap
     return raw_RV if softcap is None else raw_RV.div_(softcap).tanh_().mul_(softcap)
 
 
-def cross_entropy(
-    logits_RV: Tensor, targets_R: Tensor, smoothing: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def cross_entropy(logits_RV: Tensor, targets_R: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy [R] and its gradient [R, V], which overwrites the logits."""
     target_R1 = targets_R[:, None]
     wanted_R1 = logits_RV.gather(1, target_R1)
