@@ -45,13 +45,22 @@ def config_of(kind: str, tiny_model: Path, rows: Path, root: Path) -> Any:
     return load_config(
         None,
         [
-            f"name={kind}", f"runs_dir={root}", f"data.path={rows}", f"model.name={tiny_model}",
+            f"name={kind}",
+            f"runs_dir={root}",
+            f"data.path={rows}",
+            f"model.name={tiny_model}",
             "train.max_steps=8",
-            "train.tokens_per_step=512", "train.tokens_per_pass=512", "train.learning_rate=1e-2", "export.prompts=2",
-            "export.new_tokens=6", "evaluate.max_items=6", "evaluate.max_new_tokens=6", f"train.method.type={kind}",
+            "train.tokens_per_step=512",
+            "train.tokens_per_pass=512",
+            "train.learning_rate=1e-2",
+            "export.prompts=2",
+            "export.new_tokens=6",
+            "evaluate.max_items=6",
+            "evaluate.max_new_tokens=6",
+            f"train.method.type={kind}",
             *METHODS[kind],
         ],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("kind", METHODS)
