@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tanzim.pipeline.export import export_run
     from tanzim.pipeline.finetune import finetune
     from tanzim.pipeline.init import init
+    from tanzim.pipeline.launch import launch_job
     from tanzim.pipeline.plan import plan
     from tanzim.pipeline.prepare import inspect_data, prepare_data
     from tanzim.pipeline.preview import preview
@@ -51,6 +52,7 @@ _HOME = {
     "finetune": "pipeline.finetune",
     "init": "pipeline.init",
     "inspect_data": "pipeline.prepare",
+    "launch_job": "pipeline.launch",
     "load_config": "pipeline.workspace",
     "merge_models": "pipeline.adapters",
     "plan": "pipeline.plan",
@@ -80,6 +82,7 @@ __all__ = [
     "finetune",
     "init",
     "inspect_data",
+    "launch_job",
     "load_config",
     "merge_models",
     "plan",

@@ -22,6 +22,7 @@ SURFACE = {
     "finetune": "config, *overwrite=False, *reporter=None",
     "init": "file, *output='tanzim.yaml', *force=False, *reporter=None",
     "inspect_data": "file, *config=None",
+    "launch_job": "config, *write=True",
     "load_config": "path=None, overrides=()",
     "merge_models": "models, output, *way='linear', *weights=(), *base=None, *reporter=None",
     "plan": "config, *overwrite=False, *reporter=None",

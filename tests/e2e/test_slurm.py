@@ -16,7 +16,7 @@ import pytest
 from tanzim.core.config import load
 from tanzim.core.run import RunFolder
 from tanzim.pipeline.config import Config
-from tanzim.pipeline.launch import job
+from tanzim.pipeline.launch import launch_job
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,7 @@ def test_a_cancelled_job_saves_its_step_and_the_next_one_goes_on(
     settings = [f"data.path=[{fruit_rows}]", f"model.name={tiny_model}", "model.device=cpu", "name=job"]
     settings += ["train.tokens_per_step=512", "train.tokens_per_pass=256", "train.epochs=40"]
     settings += ["launch={type: slurm, nproc: 2, partition: test, time: '0:30:00'}", "train.save_steps=1000"]
-    written = job(load(Config, None, settings))
+    written = launch_job(load(Config, None, settings))
     assert f"{sys.executable} -m tanzim train" in written.text
     folder = RunFolder(tmp_path / "runs/job")
 

@@ -24,9 +24,9 @@ def launch_command(
     from tanzim.cli import show
 
     config = show.config(settings)
-    from tanzim.pipeline.launch import job
+    from tanzim.pipeline.launch import launch_job
 
-    written = job(config, write=not show_only)
+    written = launch_job(config, write=not show_only)
     if show_only:
         print(written.text, end="")
     else:

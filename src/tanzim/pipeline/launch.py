@@ -89,7 +89,7 @@ class Written:
     submit: str
 
 
-def job(config: Config, *, write: bool = True) -> Written:
+def launch_job(config: Config, *, write: bool = True) -> Written:
     """Write the job that trains ``config`` on a cluster.
 
     Args:
