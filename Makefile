@@ -21,7 +21,7 @@ demo: install
 
 test: install-test lint
 	$(BIN)/pytest -m "not slow"
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 lint:
 	$(BIN)/ruff check .

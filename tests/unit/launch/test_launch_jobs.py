@@ -19,7 +19,7 @@ from tanzim.launch.kubernetes import manifests
 from tanzim.launch.skypilot import task
 from tanzim.launch.slurm import batch_script
 from tanzim.pipeline.config import Config
-from tanzim.pipeline.launch import job
+from tanzim.pipeline.launch import launch_job
 
 SKYPILOT = Path(__file__).parents[3] / ".venv" / "skypilot" / "bin" / "python"
 # The words after "tanzim" in the command that a shell would run, one a line, in place of running it.
@@ -159,11 +159,11 @@ def test_a_job_lies_in_its_run_and_printing_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = load(Config, None, ["name=a", "launch={type: slurm, nproc: 2}"])
-    shown = job(config, write=False)
+    shown = launch_job(config, write=False)
     assert not list(tmp_path.iterdir())
-    written = job(config)
+    written = launch_job(config)
     assert written.path.read_text() == shown.text
     assert written.submit == "sbatch runs/a/job.sh"
     assert load(Config, tmp_path / "runs/a/config.yaml") == config
     with pytest.raises(ConfigError, match="needs no job"):
-        job(load(Config, None, []))
+        launch_job(load(Config, None, []))
