@@ -10,11 +10,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tanzim.core.environ import environment
 from tanzim.core.errors import TanzimError
 from tanzim.core.optional import need
 from tanzim.core.records import Json
@@ -60,7 +61,7 @@ def run_on_ray(
     world = config.nproc * config.nodes
     folder.mkdir(parents=True, exist_ok=True)
     forget(folder, range(world))
-    with _environment():
+    with environment(ENVIRONMENT):
         ray, train, torch = need("ray", "ray"), need("ray.train", "ray"), need("ray.train.torch", "ray")
         _connect(ray, config)
         try:
@@ -95,20 +96,6 @@ def _connect(ray: Any, config: RayLaunch) -> None:  # noqa: ANN401 - the package
         runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
         **({} if config.address else own),
     )
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _in_folder(entry: Callable[[], None], folder: str) -> Callable[[], None]:

@@ -13,7 +13,7 @@ from torch import nn
 from tanzim.adapters.config import form
 from tanzim.adapters.store import load_adapter
 from tanzim.core.errors import RunError
-from tanzim.core.files import new_folder, sha256, write_json
+from tanzim.core.files import new_folder, write_json
 from tanzim.core.progress import Reporter
 from tanzim.core.records import Json, Progress
 from tanzim.core.run import RunFolder
@@ -35,6 +35,7 @@ from tanzim.models.load import pick_device, pick_dtype
 from tanzim.models.resolve import resolve
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.tokens import Ready, ready, task_model
+from tanzim.pipeline.workspace import trained_fingerprint
 from tanzim.train.objectives.base import evaluating
 from tanzim.train.objectives.config import ContrastiveConfig
 from tanzim.train.objectives.contrastive import Contrastive, texts
@@ -91,9 +92,7 @@ def evaluate_embedded(config: Config, folder: RunFolder, reporter: Reporter) -> 
             fix="data.split.test, or data.test_path",
         )
     sought = seek([(place, one.provenance, pair_texts(one)) for place, one in enumerate(store)])
-    output = folder.adapter if folder.adapter.is_dir() else folder.model
-    weights = "adapter_model.safetensors" if folder.adapter.is_dir() else "model.safetensors"
-    fingerprints = {BASE: setup.base.hash, TUNED: f"{setup.base.hash}/{sha256(output / weights)}"}
+    fingerprints = {BASE: setup.base.hash, TUNED: trained_fingerprint(folder, setup.base.hash)}
     vectors = {}
     for name in (BASE, TUNED) if config.evaluate.base else (TUNED,):
         model = _model(config, folder, setup, tuned=name == TUNED)

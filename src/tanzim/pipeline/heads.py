@@ -14,7 +14,7 @@ from tanzim.adapters.config import form
 from tanzim.adapters.folder import own_type
 from tanzim.adapters.store import load_adapter
 from tanzim.core.errors import ModelError, RunError
-from tanzim.core.files import new_folder, sha256
+from tanzim.core.files import new_folder
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder
 from tanzim.data.prepare import DataReport
@@ -38,6 +38,7 @@ from tanzim.models.resolve import resolve
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import Ready, ready, task_model
+from tanzim.pipeline.workspace import trained_fingerprint
 from tanzim.train.objectives.choose import make_objective
 from tanzim.train.objectives.classification import LabelObjective, predict
 from tanzim.train.tokens import Document, TokenStore
@@ -96,14 +97,12 @@ def evaluate_headed(config: Config, folder: RunFolder, reporter: Reporter) -> Ev
         progress(len(documents), len(documents), "texts")
     found = _items(ExampleStore(folder.data / "test.arrow"), documents, logits)
     dropped = data.splits["test"] - len(found)
-    weights = "adapter_model.safetensors" if folder.adapter.is_dir() else "model.safetensors"
-    output = folder.adapter if folder.adapter.is_dir() else folder.model
     return evaluate_heads(
         found,
         labels=setup.labels,
         counts={label: splits["train"] for label, splits in data.labels.items()},
         skipped={"longer than model.max_length": dropped} if dropped else {},
-        fingerprint=f"{setup.base.hash}/{sha256(output / weights)}",
+        fingerprint=trained_fingerprint(folder, setup.base.hash),
         config=config.evaluate,
         out=folder.evaluation,
         seed=config.seed,

@@ -14,7 +14,7 @@ import yaml
 
 from tanzim.core.config import load
 from tanzim.core.errors import RunError
-from tanzim.core.files import write_text
+from tanzim.core.files import sha256, write_text
 from tanzim.core.records import Json
 from tanzim.core.run import RunFolder, RunManifest
 from tanzim.pipeline.config import Config
@@ -103,3 +103,16 @@ def environment() -> Json:
         except metadata.PackageNotFoundError:
             continue
     return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions}
+
+
+def trained_fingerprint(folder: RunFolder, base_hash: str) -> str:
+    """Return what tells a run's trained weights, an adapter's or a model's, from all others.
+
+    Args:
+        folder: a trained run.
+        base_hash: hash of the base weights.
+
+    """
+    if folder.adapter.is_dir():
+        return f"{base_hash}/{sha256(folder.adapter / 'adapter_model.safetensors')}"
+    return f"{base_hash}/{sha256(folder.model / 'model.safetensors')}"

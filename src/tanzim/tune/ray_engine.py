@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
+from tanzim.core.environ import environment
 from tanzim.core.errors import Interrupted, RunError, TanzimError
 from tanzim.core.optional import need
 from tanzim.core.records import Json
@@ -54,7 +53,7 @@ def run(study: Study, objective: Objective, end: End) -> None:
 
     """
     need("optuna", "search")
-    with _quiet_environment():
+    with environment(_ENVIRONMENT):
         ray, tune = need("ray", "ray"), need("ray.tune", "ray")
         parallel = study.config.parallel
         every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -98,21 +97,6 @@ def run(study: Study, objective: Objective, end: End) -> None:
             where=str(study.log.path),
             fix="run the same command again to go on from there",
         )
-
-
-@contextmanager
-def _quiet_environment() -> Iterator[None]:
-    """Set what Ray reads from the environment, for it and the processes it starts."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _work(objective: Objective) -> Any:  # noqa: ANN401 - a trainable of Ray
