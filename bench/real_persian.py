@@ -77,7 +77,7 @@ def follow(run: Path, sources: set[str]) -> dict[str, Any]:
     """Compare each prepared text with the source, and with what its tokens decode to."""
     from tanzim.core.config import load
     from tanzim.core.run import RunFolder
-    from tanzim.data.convert import conversation
+    from tanzim.data.ingest.convert import conversation
     from tanzim.data.store import ExampleStore
     from tanzim.models.load import load_tokenizer
     from tanzim.models.render import Renderer

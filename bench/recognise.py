@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tanzim.core.errors import TanzimError
 from tanzim.data.config import DataConfig
-from tanzim.data.detect import detect
-from tanzim.data.ingest import ingest
-from tanzim.data.rows import Row
-from tanzim.data.sources import Source, open_source
+from tanzim.data.ingest.detect import detect
+from tanzim.data.ingest.read import ingest
+from tanzim.data.ingest.rows import Row
+from tanzim.data.ingest.sources import Source, open_source
 
 EXPECTED = {
     "alpaca/alpaca_10k.json": "alpaca",

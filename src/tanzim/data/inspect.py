@@ -14,13 +14,13 @@ from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Json
 from tanzim.core.seeds import derive
 from tanzim.data.config import DataConfig
-from tanzim.data.encoding import text_size
-from tanzim.data.ingest import Ingest, ingest
+from tanzim.data.ingest.encoding import text_size
+from tanzim.data.ingest.read import Ingest, ingest
+from tanzim.data.ingest.rows import Rejected
+from tanzim.data.ingest.sources import find
+from tanzim.data.ingest.tables import parquet_rows
 from tanzim.data.prepare import histogram
-from tanzim.data.rows import Rejected
-from tanzim.data.sources import find
-from tanzim.data.spill import characters
-from tanzim.data.tables import parquet_rows
+from tanzim.data.split.spill import characters
 
 LOOK = 5000  # rows of each source that are looked at
 FILES = 50  # sources that are looked at

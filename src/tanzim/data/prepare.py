@@ -19,11 +19,11 @@ from tanzim.core.files import read_json, sha256, write_json
 from tanzim.core.records import Json, Progress, no_progress
 from tanzim.core.seeds import derive
 from tanzim.data.config import DataConfig
-from tanzim.data.ingest import Ingest, ingest
-from tanzim.data.rows import Rejected
-from tanzim.data.sources import Found, find
-from tanzim.data.spill import Spill
-from tanzim.data.split import LEAKED, SPLITS, UNUSED, Division, compares, divide
+from tanzim.data.ingest.read import Ingest, ingest
+from tanzim.data.ingest.rows import Rejected
+from tanzim.data.ingest.sources import Found, find
+from tanzim.data.split.divide import LEAKED, SPLITS, UNUSED, Division, compares, divide
+from tanzim.data.split.spill import Spill
 from tanzim.data.store import ExampleWriter
 
 _EVERY = 1000  # rows between two reports of progress

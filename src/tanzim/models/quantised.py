@@ -108,6 +108,17 @@ def keep_exact(model: nn.Module) -> None:
         layer.support_avx512bf16_for_cpu = False
 
 
+def detach_file(model: nn.Module) -> None:
+    """Copy the weights that are not in 4 bits, so that the file of the whole base is not kept mapped.
+
+    They are views of that file, all of which was read to quantise the rest, and which would stay in memory
+    for the sake of an embedding.
+    """
+    for weight in (*model.parameters(), *model.buffers()):
+        if weight.is_floating_point() and weight.device.type == "cpu":
+            weight.data = weight.data.clone()
+
+
 def in_float32(model: M) -> M:
     """Let ``model`` compute in float32; weights in 4 bits stay so."""
     for layer in _layers(model):

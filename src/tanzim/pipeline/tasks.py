@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tanzim.core.errors import ConfigError, DataError, RunError
 from tanzim.core.records import Example, Json, Rendered
 from tanzim.data.config import DataConfig
-from tanzim.data.convert import conversation
+from tanzim.data.ingest.convert import conversation
 from tanzim.models.config import ModelConfig
 from tanzim.models.encode import LabelEncoder
 from tanzim.models.encode_pairs import PairEncoder

@@ -11,9 +11,9 @@ import pytest
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.core.records import Example, Message, Provenance, ToolCall
 from tanzim.data.config import DataConfig
-from tanzim.data.convert import Converter, conversation
-from tanzim.data.detect import Detection, detect
-from tanzim.data.rows import BadRow, Row
+from tanzim.data.ingest.convert import Converter, conversation
+from tanzim.data.ingest.detect import Detection, detect
+from tanzim.data.ingest.rows import BadRow, Row
 
 WHERE = Provenance("a.jsonl", 1)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tanzim.core.errors import ConfigError, DataError, MissingExtra
 from tanzim.data.config import DataConfig
-from tanzim.data.sources import find, open_source
+from tanzim.data.ingest.sources import find, open_source
 
 
 @pytest.fixture

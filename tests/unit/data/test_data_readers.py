@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from tanzim.core.errors import DataError
 from tanzim.data.config import DataConfig
-from tanzim.data.encoding import TooLong, lines
-from tanzim.data.rows import Row
-from tanzim.data.sources import find, open_source
+from tanzim.data.ingest.encoding import TooLong, lines
+from tanzim.data.ingest.rows import Row
+from tanzim.data.ingest.sources import find, open_source
 
 ROWS = [
     {"text": f"سطر {n} می‌خواهم", "note": 'a "quoted", word' if n % 3 else "two\nlines"} for n in range(25)

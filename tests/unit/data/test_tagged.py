@@ -10,7 +10,7 @@ import pytest
 from tanzim.core.errors import DataError
 from tanzim.core.records import Example
 from tanzim.data.config import DataConfig
-from tanzim.data.convert import conversation
+from tanzim.data.ingest.convert import conversation
 from tanzim.data.inspect import inspect
 from tanzim.data.prepare import prepare
 from tanzim.data.store import ExampleStore

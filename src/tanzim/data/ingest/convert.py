@@ -9,11 +9,11 @@ from typing import Any
 from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Json, Message, Provenance
 from tanzim.data.config import DataConfig
-from tanzim.data.detect import Detection, as_turns
-from tanzim.data.names import MEDIA, UNANSWERABLE, normal
-from tanzim.data.preference import pair
-from tanzim.data.rows import BadRow, Row, excerpt
-from tanzim.data.turns import check, messages, text_of, tools_of
+from tanzim.data.ingest.detect import Detection, as_turns
+from tanzim.data.ingest.names import MEDIA, UNANSWERABLE, normal
+from tanzim.data.ingest.preference import pair
+from tanzim.data.ingest.rows import BadRow, Row, excerpt
+from tanzim.data.ingest.turns import check, messages, text_of, tools_of
 
 
 class Converter:

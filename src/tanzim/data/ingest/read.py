@@ -9,10 +9,10 @@ from itertools import chain
 
 from tanzim.core.records import Example, Json
 from tanzim.data.config import DataConfig
-from tanzim.data.convert import Converter
-from tanzim.data.detect import SAMPLE, Detection, detect
-from tanzim.data.rows import BadRow, Rejected, Row, excerpt
-from tanzim.data.sources import Opened, Source, describe, open_source
+from tanzim.data.ingest.convert import Converter
+from tanzim.data.ingest.detect import SAMPLE, Detection, detect
+from tanzim.data.ingest.rows import BadRow, Rejected, Row, excerpt
+from tanzim.data.ingest.sources import Opened, Source, describe, open_source
 from tanzim.data.store import to_text
 
 _MOST_FAULTS = 2000  # rejects before the first good rows, beyond which nothing is recognised

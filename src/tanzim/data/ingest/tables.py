@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json
-from tanzim.data.encoding import Content, TooLong, is_gzip, lines, read_bytes
-from tanzim.data.json_rows import too_long, undecodable
-from tanzim.data.names import KNOWN_COLUMNS, normal
-from tanzim.data.rows import Rejected, Row, excerpt
+from tanzim.data.ingest.encoding import Content, TooLong, is_gzip, lines, read_bytes
+from tanzim.data.ingest.json_rows import too_long, undecodable
+from tanzim.data.ingest.names import KNOWN_COLUMNS, normal
+from tanzim.data.ingest.rows import Rejected, Row, excerpt
 
 _SAMPLE = 200  # lines that decide on separator, quotes and header
 

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from tanzim.data.encoding import Content, TooLong, lines
-from tanzim.data.json_rows import too_long, undecodable
-from tanzim.data.rows import Rejected, Row
+from tanzim.data.ingest.encoding import Content, TooLong, lines
+from tanzim.data.ingest.json_rows import too_long, undecodable
+from tanzim.data.ingest.rows import Rejected, Row
 
 _LONG = 1000  # characters: a line this long is more than a paragraph
 _MANY = 50  # lines from which a list of sentences is likelier than one text

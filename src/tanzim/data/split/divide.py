@@ -11,9 +11,9 @@ from tanzim.core.errors import DataError
 from tanzim.core.records import Json, Progress
 from tanzim.core.seeds import derive
 from tanzim.data.config import DataConfig
-from tanzim.data.leakage import Indices, find_leaks, same_prompts, shown
 from tanzim.data.similarity import Words
-from tanzim.data.spill import Spill
+from tanzim.data.split.leakage import Indices, find_leaks, same_prompts, shown
+from tanzim.data.split.spill import Spill
 
 TRAIN, VALIDATION, TEST, LEAKED, UNUSED = range(5)
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

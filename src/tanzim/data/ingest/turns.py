@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tanzim.core.records import Json, Message, Role, ToolCall
-from tanzim.data.names import CALL_ROLES, ROLES, normal
-from tanzim.data.rows import BadRow, excerpt
+from tanzim.data.ingest.names import CALL_ROLES, ROLES, normal
+from tanzim.data.ingest.rows import BadRow, excerpt
 
 _WEIGHTS = ("weight", "loss_weight", "loss", "train")
 _THINKING = ("reasoning_content", "thinking", "reasoning")

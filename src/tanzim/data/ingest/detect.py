@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json
-from tanzim.data import names
 from tanzim.data.config import Columns, DataConfig
+from tanzim.data.ingest import names
 
 SAMPLE = 200  # rows that decide
 _SHARE = 0.5  # of the sampled rows must have a column for it to count

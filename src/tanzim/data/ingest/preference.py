@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from tanzim.core.records import Json, Message
-from tanzim.data.detect import Detection, as_turns
-from tanzim.data.rows import BadRow, excerpt
-from tanzim.data.turns import check, json_of, messages, text_of, tools_of
+from tanzim.data.ingest.detect import Detection, as_turns
+from tanzim.data.ingest.rows import BadRow, excerpt
+from tanzim.data.ingest.turns import check, json_of, messages, text_of, tools_of
 
 Turns = tuple[Message, ...]
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")

@@ -10,8 +10,8 @@ from typing import Any
 
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json
-from tanzim.data.encoding import Content, TooLong, lines
-from tanzim.data.rows import Rejected, Row, excerpt
+from tanzim.data.ingest.encoding import Content, TooLong, lines
+from tanzim.data.ingest.rows import Rejected, Row, excerpt
 
 # Lists of objects that are part of one row, not the rows themselves.
 _ROW_LISTS = {

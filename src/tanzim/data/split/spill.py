@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tanzim.core.records import Example
-from tanzim.data.ingest import Item
+from tanzim.data.ingest.read import Item
 from tanzim.data.similarity import (
     HASHES,
     MinHasher,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.core.optional import need
-from tanzim.data.rows import Rejected, Row
+from tanzim.data.ingest.rows import Rejected, Row
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>[\w.-]+))?")

@@ -11,12 +11,12 @@ from typing import Literal
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json
 from tanzim.data.config import DataConfig
-from tanzim.data.encoding import Content, open_content, read_bytes
-from tanzim.data.hub import PREFIX, read_hub
-from tanzim.data.json_rows import is_lines, read_json, read_json_lines
-from tanzim.data.plain import one_per_line, read_lines, read_whole
-from tanzim.data.rows import Rejected, Row
-from tanzim.data.tables import layout_of, read_parquet, read_table
+from tanzim.data.ingest.encoding import Content, open_content, read_bytes
+from tanzim.data.ingest.hub import PREFIX, read_hub
+from tanzim.data.ingest.json_rows import is_lines, read_json, read_json_lines
+from tanzim.data.ingest.plain import one_per_line, read_lines, read_whole
+from tanzim.data.ingest.rows import Rejected, Row
+from tanzim.data.ingest.tables import layout_of, read_parquet, read_table
 
 Container = Literal["jsonl", "json", "csv", "tsv", "parquet", "text", "hub"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tanzim.core.records import Json, Progress
-from tanzim.data.rows import excerpt
+from tanzim.data.ingest.rows import excerpt
 from tanzim.data.similarity import HASHES, Words, compared, jaccard
-from tanzim.data.spill import Reader, Spill
+from tanzim.data.split.spill import Reader, Spill
 
 Indices = npt.NDArray[np.int64]
 _PAIRS = 1 << 15  # candidate pairs whose signatures are compared at a time

@@ -1,0 +1,1 @@
+"""Sources of many kinds become rows, and rows become examples."""
