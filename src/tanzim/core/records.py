@@ -52,13 +52,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a record came from: source file and its row (counted from 1)."""
+    """Where a record came from: source file and its row (counted from 1).
+
+    Args:
+        derived: how it was made out of that row, such as "augment_words 2"; empty for the row itself.
+
+    """
 
     source: str
     row: int
+    derived: str = ""
 
     def __str__(self) -> str:
-        return f"{self.source}, row {self.row}"
+        return f"{self.source}, row {self.row}{f' ({self.derived})' if self.derived else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,9 @@ class Example:
     ``kind`` says which fields hold: ``messages`` (messages, tools) · ``text`` (text) ·
     ``labelled`` (text, label) · ``tagged`` (words and a tag for each; text = the words with spaces
     between them) · ``pair`` (messages = the prompt, chosen, rejected; tools).
+
+    ``about`` is what is known of it and never shown to a model: ``language``, ``licence``, ``url``,
+    ``group`` (examples of one group stay in one split), ``time``, and what steps of stage 1 found.
     """
 
     kind: Kind
@@ -80,10 +89,11 @@ class Example:
     tags: tuple[str, ...] = ()
     chosen: tuple[Message, ...] = ()
     rejected: tuple[Message, ...] = ()
+    about: Json = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the record as plain JSON values, empty fields left out."""
-        return {key: value for key, value in asdict(self).items() if value not in ((), "", None)}
+        return {key: value for key, value in asdict(self).items() if value not in ((), "", None, {})}
 
     @classmethod
     def from_json(cls, value: Json) -> Example:
@@ -99,6 +109,7 @@ class Example:
             tags=tuple(value.get("tags", ())),
             chosen=_messages(value, "chosen"),
             rejected=_messages(value, "rejected"),
+            about=value.get("about", {}),
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tanzim.core.config import Section
+from tanzim.data.clean.config import LengthConfig
+from tanzim.data.dedup.config import DedupExactConfig
 
 Format = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "tagged", "preference", "text"
@@ -63,6 +65,10 @@ class Splits(Section):
         return self
 
 
+# One step of the chain; a new one is added here, and to `tanzim.data.steps.STEPS`.
+StepConfig = Annotated[LengthConfig | DedupExactConfig, Field(discriminator="type")]
+
+
 class DataConfig(Section):
     """Where the examples come from and how they become training, validation and test sets."""
 
@@ -90,6 +96,10 @@ class DataConfig(Section):
     """A system prompt for conversations that have none."""
     no_answer: str = Field("The text does not answer this.", min_length=1)
     """What a question marked as unanswerable (SQuAD format) is answered with."""
+    steps: list[StepConfig] = Field(default_factory=list)
+    """What is done with the examples, one step after another: each has a type, and settings of its own."""
+    workers: int | None = Field(None, ge=1)
+    """Processes that steps run in; unset takes one for each core."""
     split: Splits = Splits()
     max_train: int | None = Field(None, ge=1)
     """Keep at most this many training examples (a seeded sample)."""

@@ -159,7 +159,7 @@ def inspect(paths: str | list[str], config: DataConfig) -> Inspection:
             if isinstance(item, Rejected):
                 tally.rejected[item.reason] += 1
             else:
-                tally.add(item.example)
+                tally.add(item)
         whole = one.read < LOOK or next(items, None) is None
         complete = complete and whole
         rows += one.read if whole else _estimate(one)

@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tanzim.core.errors import DataError
-from tanzim.core.files import read_json, sha256, write_json
+from tanzim.core.files import read_json, write_json
+from tanzim.core.powers import Powers
 from tanzim.core.records import Json, Progress, no_progress
 from tanzim.core.seeds import derive
+from tanzim.data.chain import Done, join_lines, run_steps
 from tanzim.data.config import DataConfig
-from tanzim.data.ingest.read import Ingest, ingest
-from tanzim.data.ingest.rows import Rejected
-from tanzim.data.ingest.sources import Found, find
-from tanzim.data.split.divide import LEAKED, SPLITS, UNUSED, Division, compares, divide
+from tanzim.data.executor import Local
+from tanzim.data.ingest.dataset import Reading, read_data, too_many
+from tanzim.data.shards import Dataset, Shard, write_shards
+from tanzim.data.split.divide import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VALIDATION,
+    Division,
+    compares,
+    divide,
+    divide_again,
+)
 from tanzim.data.split.spill import Spill
-from tanzim.data.store import ExampleWriter
+from tanzim.data.steps import parted
+from tanzim.data.store import ExampleWriter, from_text
 
 _EVERY = 1000  # rows between two reports of progress
-_HOPELESS = 10_000  # rows after which a share of rejects above one half stops the reading
 EDGES = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600)
 
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What became of every row: rows_read = kept in splits + rejected + dropped + unused.
+    """What became of every row: rows_read + added = in splits + rejected + removed + dropped + unused.
 
     Args:
         format: the detected format, or "mixed".
@@ -48,6 +59,7 @@ class DataReport:
         labels: examples per label and split, for labelled data; words per tag and split, for tagged.
         lengths: characters per example: edges and counts of the histogram, mean, median, p95, max.
         fingerprints: sha256 over the examples of each split.
+        steps: what each step did (see `StepReport`).
         skipped: files of a folder that hold no data by their name.
         notes: what the user should know.
 
@@ -65,6 +77,7 @@ class DataReport:
     labels: dict[str, dict[str, int]]
     lengths: Json
     fingerprints: dict[str, str]
+    steps: list[Json] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -83,35 +96,28 @@ class DataReport:
         return cls(**read_json(path))
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The rows of all sources so far."""
-
-    ingests: list[Ingest] = field(default_factory=list)
-    hashes: list[str | None] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def read(self) -> int:
-        return sum(one.read for one in self.ingests)
-
-    @property
-    def rejected(self) -> Counter[str]:
-        return sum((one.rejected for one in self.ingests), Counter())
-
-
-def prepare(config: DataConfig, out: Path, *, seed: int, progress: Progress = no_progress) -> DataReport:
-    """Read, recognise, convert and split the data; write the splits and a report.
+def prepare(
+    config: DataConfig,
+    out: Path,
+    *,
+    seed: int,
+    cache: Path | None = None,
+    powers: Powers | None = None,
+    progress: Progress = no_progress,
+) -> DataReport:
+    """Read, recognise, convert, run the steps, and split; write the splits and a report.
 
     Writes ``train.arrow``, ``validation.arrow``, ``test.arrow`` (see `ExampleStore`),
-    ``rejected.jsonl`` (file, row, reason of each row that could not be used) and ``report.json``.
-    Rows are streamed: memory grows by some 140 bytes an example (bench/data_memory.py).
+    ``rejected.jsonl`` (file, row, reason of each row that could not be used or was taken out by a step)
+    and ``report.json``. Rows are streamed, and what was done before is taken from the cache.
 
     Args:
-        config: where the data is and how it is read and split.
+        config: where the data is, how it is read, what is done with it, how it is split.
         out: the folder to write to.
         seed: the run's seed.
-        progress: told the rows read so far.
+        cache: the folder that keeps what was read and what each step made; one inside ``out`` if not given.
+        powers: what steps may need of higher rooms.
+        progress: told the rows done so far.
 
     Raises:
         DataError: a source cannot be used, too many rows are rejected, or splits leak under
@@ -120,23 +126,35 @@ def prepare(config: DataConfig, out: Path, *, seed: int, progress: Progress = no
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").unlink(missing_ok=True)
+    kept, executor = cache or out / ".steps", Local(config.workers)
     work = Path(tempfile.mkdtemp(dir=out, prefix=".work-"))
-    near = config.split.near_duplicate if compares(config) else None
+    run = partial(
+        run_steps, cache=kept, seed=seed, powers=powers or Powers(), executor=executor, progress=progress
+    )
+    before, after = parted(config.steps)
     try:
-        with (
-            (out / "rejected.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as rejects,
-            Spill(work, near, derive(seed, "data", "minhash")) as spill,
-        ):
-            reading = _read(config, out, spill, rejects, progress)
+        reading = read_data(config, kept, out, executor, progress)
+        rejected = [*reading.rejected]
+        join_lines(rejected, out / "rejected.jsonl")
         _check_rejects(reading, config, out)
+        done = list(run(before, reading.dataset))
+        spill = _spill(done[-1].dataset if done else reading.dataset, config, work / "all", seed, progress)
         division = divide(spill, config, seed, progress)
+        if after:
+            parts = _part(spill, division, work)
+            done += run(after, parts.of(TRAIN))
+            parts = Dataset((*done[-1].dataset.shards, *parts.of(VALIDATION).shards, *parts.of(TEST).shards))
+            spill = _spill(parts, config, work / "again", seed, progress)
+            division = divide_again(spill, division, config, progress)
+        rejected += [path for one in done for path in one.rejected]
+        join_lines(rejected, out / "rejected.jsonl")
         fingerprints = _write(spill, division, out, progress)
-        report = _report(config, spill, division, reading, fingerprints)
+        report = _report(config, spill, division, reading, fingerprints, done)
     except OSError as error:
         raise DataError(
             f"the prepared data cannot be written ({error.strerror or error})",
             where=str(out),
-            fix="free disk space (about three times the size of the data), or choose another folder",
+            fix="free disk space (about five times the size of the data), or choose another folder",
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -144,55 +162,40 @@ def prepare(config: DataConfig, out: Path, *, seed: int, progress: Progress = no
     return report
 
 
-def _read(config: DataConfig, out: Path, spill: Spill, rejects: Any, progress: Progress) -> _Reading:  # noqa: ANN401 - a text file
-    reading = _Reading()
-    groups: list[Found] = []
-    for paths in (config.path, config.validation_path, config.test_path):
-        groups.append(find(paths, out) if paths is not None else Found([]))
-    for group, found in enumerate(groups):
-        reading.skipped += found.skipped
-        for source in found.sources:
-            before = reading.read
-            one = ingest(source, config)
-            reading.ingests.append(one)
-            reading.hashes.append(sha256(source.path) if source.path else None)
-            for count, item in enumerate(one.items(), before + 1):
-                if isinstance(item, Rejected):
-                    rejects.write(json.dumps(item.to_json(), ensure_ascii=False) + "\n")
-                else:
-                    spill.add(item, group)
-                if count % _EVERY == 0:
-                    progress(count, None, f"reading {Path(source.name).name}")
-                    if count >= _HOPELESS and count % _HOPELESS == 0:
-                        _check_hopeless(reading, config)
-    progress(reading.read, reading.read, "read")
-    return reading
+def _spill(dataset: Dataset, config: DataConfig, folder: Path, seed: int, progress: Progress) -> Spill:
+    folder.mkdir()
+    near = config.split.near_duplicate if compares(config) else None
+    spill = Spill(dataset, folder, near, derive(seed, "data", "minhash"))
+    spill.fill(progress)
+    return spill
 
 
-def _check_hopeless(reading: _Reading, config: DataConfig) -> None:
-    if config.max_rejected < 0.5 and reading.rejected.total() > 0.5 * reading.read:
-        raise _too_many(reading, config, "rejected.jsonl in the output folder")
+def _part(spill: Spill, division: Division, folder: Path) -> Dataset:
+    """Write what each split holds as a dataset of its own, for the steps that work on training data."""
+    shards: list[Shard] = []
+    for name, split in SPLITS.items():
+        examples = (from_text(text, source, row) for _, text, source, row in _rows(spill, division, split))
+        shards += write_shards(folder / name, examples, origin=split).shards
+    return Dataset(tuple(shards))
 
 
-def _check_rejects(reading: _Reading, config: DataConfig, out: Path) -> None:
+def _rows(spill: Spill, division: Division, split: int) -> Iterator[tuple[str, str, str, int]]:
+    """Yield the stored columns of the examples of one split, in order."""
+    done = 0
+    for batch in spill.batches():
+        wanted = np.flatnonzero(division.place[done : done + batch.num_rows] == split)
+        done += batch.num_rows
+        yield from zip(*(c.to_pylist() for c in batch.take(wanted).columns), strict=True)
+
+
+def _check_rejects(reading: Reading, config: DataConfig, out: Path) -> None:
     """Stop when too many rows, or all, cannot be used."""
-    total = reading.rejected.total()
+    total = reading.faults.total()
     if not reading.read:
-        names = ", ".join(one.source.name for one in reading.ingests)
+        names = ", ".join(one.about["path"] for one in reading.sources)
         raise DataError("the data holds no rows", where=names, fix="give a file with at least a few examples")
     if total > config.max_rejected * reading.read or total == reading.read:
-        raise _too_many(reading, config, str(out / "rejected.jsonl"))
-
-
-def _too_many(reading: _Reading, config: DataConfig, where: str) -> DataError:
-    total = reading.rejected.total()
-    top = "; ".join(f"{reason} ({count})" for reason, count in reading.rejected.most_common(3))
-    return DataError(
-        f"{total} of {reading.read} rows ({total / reading.read:.1%}) cannot be used, above "
-        f"data.max_rejected ({config.max_rejected:.1%}): {top}",
-        where=where,
-        fix="correct these rows, map the columns in data.columns, or raise data.max_rejected",
-    )
+        raise too_many(reading.faults, reading.read, config, str(out / "rejected.jsonl"))
 
 
 def _write(spill: Spill, division: Division, out: Path, progress: Progress) -> dict[str, str]:
@@ -200,42 +203,40 @@ def _write(spill: Spill, division: Division, out: Path, progress: Progress) -> d
     fingerprints = {}
     for name, split in SPLITS.items():
         digest = hashlib.sha256()
-        done = 0
         with ExampleWriter(out / f"{name}.arrow") as writer:
-            for batch in spill.batches():
-                wanted = np.flatnonzero(division.place[done : done + batch.num_rows] == split)
-                done += batch.num_rows
-                for kind, text, source, row in zip(
-                    *(c.to_pylist() for c in batch.take(wanted).columns), strict=True
-                ):
-                    writer.add(kind, text, source, row)
-                    digest.update(text.encode() + b"\n")
-                progress(done, len(spill), f"writing {name}")
+            for kind, text, source, row in _rows(spill, division, split):
+                writer.add(kind, text, source, row)
+                digest.update(text.encode() + b"\n")
+                if writer.count % _EVERY == 0:
+                    progress(writer.count, None, f"writing {name}")
         fingerprints[name] = digest.hexdigest()
     return fingerprints
 
 
 def _report(
-    config: DataConfig, spill: Spill, division: Division, reading: _Reading, fingerprints: dict[str, str]
+    config: DataConfig,
+    spill: Spill,
+    division: Division,
+    reading: Reading,
+    fingerprints: dict[str, str],
+    done: Sequence[Done],
 ) -> DataReport:
     place = division.place
     splits = {name: int((place == split).sum()) for name, split in SPLITS.items()}
-    dropped, unused = int((place == LEAKED).sum()), int((place == UNUSED).sum())
-    rejected = reading.rejected
+    unused = sum(division.unused.values())
+    rejected, steps = reading.faults, [one.report for one in done]
     # Nothing is lost without a word.
-    assert reading.read == sum(splits.values()) + rejected.total() + dropped + unused
-    found = [one.detection for one in reading.ingests if one.detection]
-    formats = list(dict.fromkeys(one.format for one in found))
-    reasons = list(dict.fromkeys(one.reason for one in found))
-    files = [
-        {**one.describe(), "sha256": digest}
-        for one, digest in zip(reading.ingests, reading.hashes, strict=True)
-    ]
+    removed = rejected.total() + sum(step.removed.total() for step in steps)
+    added = sum(step.added for step in steps)
+    assert reading.read + added == sum(splits.values()) + removed + division.dropped + unused
+    found = [one.about for one in reading.sources if one.about["format"]]
+    formats = list(dict.fromkeys(one["format"] for one in found))
+    reasons = list(dict.fromkeys(one["reason"] for one in found))
     return DataReport(
         format=formats[0] if len(formats) == 1 else "mixed",
         reason="; ".join(reasons),
-        columns={part: name for one in reversed(found) for part, name in one.columns.items()},
-        files=files,
+        columns={part: name for one in reversed(found) for part, name in one["columns"].items()},
+        files=[{**one.about, "sha256": one.sha256} for one in reading.sources],
         rows_read=reading.read,
         splits=splits,
         rejected=dict(rejected.most_common()),
@@ -244,6 +245,7 @@ def _report(
         labels=_labels(spill, place),
         lengths=histogram(spill.length[place <= max(SPLITS.values())]),
         fingerprints=fingerprints,
+        steps=[step.to_json() for step in steps],
         skipped=reading.skipped,
         notes=_notes(config, reading, splits, division),
     )
@@ -278,12 +280,11 @@ def histogram(lengths: npt.NDArray[np.uint32]) -> Json:
     }
 
 
-def _notes(config: DataConfig, reading: _Reading, splits: dict[str, int], division: Division) -> list[str]:
+def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], division: Division) -> list[str]:
     notes = []
-    converters = [one.converter for one in reading.ingests if one.converter]
-    if count := sum(converter.unanswerable for converter in converters):
+    if count := sum(one.unanswerable for one in reading.sources):
         notes.append(f"{count} unanswerable questions are answered with data.no_answer: {config.no_answer!r}")
-    if count := sum(converter.further_answers for converter in converters):
+    if count := sum(one.further_answers for one in reading.sources):
         notes.append(f"{count} questions have several answers; the first is used")
     if reading.skipped:
         notes.append(

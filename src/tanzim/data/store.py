@@ -23,7 +23,7 @@ _BATCH_BYTES = 16 << 20
 
 
 def to_text(example: Example) -> str:
-    """Return an example as one line of JSON, without its provenance (which has its own columns).
+    """Return an example as one line of JSON, without its source and row (which have their own columns).
 
     Raises:
         ValueError: the example holds a NaN, which JSON has no word for.
@@ -31,13 +31,16 @@ def to_text(example: Example) -> str:
     """
     value = example.to_json()
     del value["provenance"]
+    if example.provenance.derived:
+        value["derived"] = example.provenance.derived
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def from_text(text: str, source: str, row: int) -> Example:
     """Make the example from what `to_text` returned."""
     value: Json = json.loads(text)
-    return Example.from_json({**value, "provenance": {"source": source, "row": row}})
+    provenance = {"source": source, "row": row, "derived": value.pop("derived", "")}
+    return Example.from_json({**value, "provenance": provenance})
 
 
 class ExampleWriter:

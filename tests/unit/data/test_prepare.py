@@ -309,7 +309,7 @@ def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(ExampleWriter, "_flush", full)
     with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
         _prepare(tmp_path / "out", path=path)
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["rejected.jsonl"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [".steps"]
 
 
 def test_store_is_a_sequence(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
 from tanzim.core.records import Example, Json
 from tanzim.data.config import DataConfig
@@ -13,18 +13,11 @@ from tanzim.data.ingest.convert import Converter
 from tanzim.data.ingest.detect import SAMPLE, Detection, detect
 from tanzim.data.ingest.rows import BadRow, Rejected, Row, excerpt
 from tanzim.data.ingest.sources import Opened, Source, describe, open_source
+from tanzim.data.similarity import digest, normalise
 from tanzim.data.store import to_text
 
+_CONTEXT = 50  # characters from which a context in common makes examples kin
 _MOST_FAULTS = 2000  # rejects before the first good rows, beyond which nothing is recognised
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An example, the text it is stored as, and the context it may share with others."""
-
-    example: Example
-    text: str
-    context: str
 
 
 @dataclass(slots=True)
@@ -44,9 +37,9 @@ class Ingest:
         """Rows read so far."""
         return self.kept + self.rejected.total()
 
-    def items(self) -> Iterator[Item | Rejected]:
-        """Yield every row of the source, as an example or as a reject."""
-        for row in chain(self.head, self.opened.rows):
+    def items(self, skip: int = 0) -> Iterator[Example | Rejected]:
+        """Yield every row of the source after the first ``skip``, as an example or as a reject."""
+        for row in islice(chain(self.head, self.opened.rows), skip, None):
             result = row if isinstance(row, Rejected) else self._convert(row)
             if isinstance(result, Rejected):
                 self.rejected[result.reason] += 1
@@ -54,12 +47,16 @@ class Ingest:
                 self.kept += 1
             yield result
 
-    def _convert(self, row: Row) -> Item | Rejected:
+    def _convert(self, row: Row) -> Example | Rejected:
         assert self.converter is not None  # a good row has been seen: the format is known
         try:
             example = self.converter(row)
-            text = to_text(example)
-            text.encode()
+            context = self.converter.context(row)
+            if len(context) >= _CONTEXT:
+                example = replace(
+                    example, about={**example.about, "group": f"{digest(normalise(context)):016x}"}
+                )
+            to_text(example).encode()
         except BadRow as error:
             return Rejected(row.source, row.row, error.reason, error.detail, excerpt(row.value))
         except UnicodeEncodeError:
@@ -71,7 +68,7 @@ class Ingest:
                 row.source, row.row, "a value cannot be written as JSON", str(error), excerpt(row.value)
             )
         else:
-            return Item(example, text, self.converter.context(row))
+            return example
         return Rejected(row.source, row.row, reason, "", excerpt(row.value))
 
     def describe(self) -> Json:

@@ -27,12 +27,14 @@ class Division:
         place: TRAIN, VALIDATION, TEST, LEAKED (dropped as a duplicate) or UNUSED (left out of a
             sample) for each example, [N].
         leakage: what was found across the splits, for the report.
+        dropped: how many were dropped as duplicates, all in all.
         unused: examples left out by max_train and max_test.
 
     """
 
     place: npt.NDArray[np.uint8]
     leakage: Json
+    dropped: int
     unused: Json = field(default_factory=dict)
 
 
@@ -84,7 +86,29 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
             fix="give more data, smaller shares, or split.leakage: allow",
         )
     unused["train"] = _sample(place, TRAIN, config.max_train, derive(seed, "data", "max_train"))
-    return Division(place, leakage, unused)
+    return Division(place, leakage, int((place == LEAKED).sum()), unused)
+
+
+def divide_again(spill: Spill, first: Division, config: DataConfig, progress: Progress) -> Division:
+    """Take out of the splits what leaks after steps have changed the training data.
+
+    Args:
+        spill: all examples; their origin is the split they are in.
+        first: how they were divided before.
+        config: thresholds.
+        progress: told while comparing.
+
+    Raises:
+        DataError: leakage under ``split.leakage: error``.
+
+    """
+    place = np.frombuffer(spill.origin, np.uint8).copy()
+    leakage = first.leakage
+    if compares(config):
+        again = _free(spill, place, config, progress)
+        dropped = {name: count + again["dropped"].get(name, 0) for name, count in leakage["dropped"].items()}
+        leakage = {**leakage, "dropped": dropped, "after_steps": again}
+    return Division(place, leakage, first.dropped + int((place == LEAKED).sum()), first.unused)
 
 
 def _draw(kin: Words, seed: int) -> tuple[Indices, Indices]:

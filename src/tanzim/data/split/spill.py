@@ -1,11 +1,13 @@
-"""What is kept of every example while reading: its text on disk, and a few numbers to compare it by."""
+"""What is kept of every example while the splits are drawn: a few numbers to compare it by."""
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -13,8 +15,8 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tanzim.core.records import Example
-from tanzim.data.ingest.read import Item
+from tanzim.core.records import Example, Progress
+from tanzim.data.shards import Dataset
 from tanzim.data.similarity import (
     HASHES,
     MinHasher,
@@ -23,14 +25,11 @@ from tanzim.data.similarity import (
     bands_for,
     compared,
     digest,
-    normalise,
     shingles,
 )
-from tanzim.data.store import ExampleStore, ExampleWriter, read_batches
 
 _BATCH = 2048  # examples whose signatures are made together
 _BATCH_CHARACTERS = 4 << 20
-_CONTEXT = 50  # characters from which a context is more than a word in common
 
 
 def characters(example: Example) -> int:
@@ -40,22 +39,22 @@ def characters(example: Example) -> int:
 
 
 class Spill:
-    """Every kept example in order of reading: N texts on disk, and columns of N numbers in memory.
+    """Columns of N numbers in memory: those of every example of a dataset, in its order.
 
     Of the data, 33 bytes an example stay in memory; comparing the splits adds some three times that
     for a while. Signatures (K bytes an example) and band keys (8 B) lie in files, one per band, so
     that one band at a time is looked at.
 
     Args:
+        dataset: the examples; their texts stay where they are.
         folder: an empty folder for the temporary files.
         near: the Jaccard similarity that counts as a near duplicate; None if nothing is compared.
         seed: chooses the hash functions.
 
     """
 
-    def __init__(self, folder: Path, near: float | None, seed: int) -> None:
-        self._path = folder / "examples.arrow"
-        self._writer = ExampleWriter(self._path, durable=False)
+    def __init__(self, dataset: Dataset, folder: Path, near: float | None, seed: int) -> None:
+        self._dataset = dataset
         self.origin = array("B")
         self._full, self._prompt, self._kin = array("Q"), array("Q"), array("Q")
         self._length, self._label = array("I"), array("i")
@@ -70,10 +69,16 @@ class Spill:
         self._bands: list[IO[bytes]] = [path.open("wb") for path in self._band_paths]
         self._signatures: IO[bytes] = self._signature_path.open("wb")
 
-    def add(self, item: Item, origin: int) -> None:
+    def fill(self, progress: Progress) -> None:
+        """Look at every example once."""
+        with self:
+            for shard in self._dataset.shards:
+                for example in shard:
+                    self.add(example, shard.origin)
+                progress(len(self), self._dataset.rows, "comparing")
+
+    def add(self, example: Example, origin: int) -> None:
         """Append one example of an origin (0: to be split, 1: validation, 2: test)."""
-        example, provenance = item.example, item.example.provenance
-        self._writer.add(example.kind, item.text, provenance.source, provenance.row)
         self.origin.append(origin)
         self._length.append(characters(example))
         label = (
@@ -87,9 +92,8 @@ class Spill:
         full, prompt = compared(example)
         self._full.append(digest(full))
         self._prompt.append(digest(prompt))
-        self._kin.append(
-            digest(normalise(item.context)) if len(item.context) >= _CONTEXT else self._prompt[-1]
-        )
+        group = example.about.get("group")
+        self._kin.append(self._prompt[-1] if group is None else digest(str(group)))
         self._pending.append(full)
         self._pending_size += len(full)
         if len(self._pending) >= _BATCH or self._pending_size >= _BATCH_CHARACTERS:
@@ -115,7 +119,6 @@ class Spill:
             self._sign()
         for file in (*self._bands, self._signatures):
             file.close()
-        self._writer.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -165,24 +168,27 @@ class Spill:
 
     def reader(self) -> Reader:
         """Open the examples for reading at random."""
-        return Reader(self._path)
+        return Reader(self._dataset)
 
     def batches(self) -> Iterator[Any]:
         """Yield the examples in order, as record batches of a store."""
-        return read_batches(self._path)
+        for shard in self._dataset.shards:
+            yield from shard.batches()
 
 
 class Reader:
     """Examples of a spill at random places, with the shingles they are compared by."""
 
-    def __init__(self, path: Path) -> None:
-        self._store = ExampleStore(path)
+    def __init__(self, dataset: Dataset) -> None:
+        self._stores = [shard.open() for shard in dataset.shards]
+        self._ends = list(accumulate(shard.rows for shard in dataset.shards))
         self.shingles = lru_cache(maxsize=4096)(self._shingles)
 
     def example(self, index: int) -> Example:
         """Read one example."""
-        return self._store[index]
+        number = bisect_right(self._ends, index)
+        return self._stores[number][index - self._ends[number]]
 
     def _shingles(self, index: int) -> Words:
         """Return the set of an example's shingles, sorted."""
-        return np.unique(shingles(compared(self._store[index])[0]))
+        return np.unique(shingles(compared(self.example(index))[0]))

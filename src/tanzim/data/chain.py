@@ -1,0 +1,379 @@
+"""The chain of steps: run shard by shard, counted, timed, cached; every removal has its reason.
+
+A step's result lies in a folder named by the fingerprint of its input and its settings, so that a second
+run does only what changed, whichever step it was; an interrupted one goes on at the shard where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tanzim.core.errors import DataError
+from tanzim.core.files import read_json, write_json
+from tanzim.core.powers import Powers
+from tanzim.core.records import Example, Json, Progress, Provenance, no_progress
+from tanzim.data.config import StepConfig
+from tanzim.data.executor import Executor, Local
+from tanzim.data.ingest.rows import excerpt
+from tanzim.data.shards import Dataset, Shard, write_shard
+from tanzim.data.step import Outcome, Removed, Step, Survey, WholeStep
+from tanzim.data.steps import make_step, step_class
+
+_SAMPLES = 3  # examples of each reason, and of changes, that a report shows
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What a step did: rows_in + added = rows_out + removed.
+
+    Args:
+        type: of the step.
+        settings: its config.
+        rows_in: examples that came in.
+        rows_out: examples that came out.
+        changed: of those that came in and out, how many are not the same any more.
+        added: examples it made.
+        removed: examples it took out, by reason.
+        counts: what it saw.
+        findings: what it decided, and on what grounds.
+        samples: a few examples of what was removed, changed and added.
+        seconds: wall time, without what was cached.
+        cached: whether the result was there already.
+
+    """
+
+    type: str
+    settings: Json
+    rows_in: int = 0
+    rows_out: int = 0
+    changed: int = 0
+    added: int = 0
+    removed: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    findings: Json = field(default_factory=dict)
+    samples: Json = field(default_factory=dict)
+    seconds: float = 0.0
+    cached: bool = False
+
+    def take(self, part: Json) -> None:
+        """Add what was counted on one shard."""
+        for name in ("rows_in", "rows_out", "changed", "added"):
+            setattr(self, name, getattr(self, name) + part[name])
+        self.removed.update(part["removed"])
+        self.counts.update(part["counts"])
+        for kind, samples in part["samples"].items():
+            self.samples[kind] = (self.samples.get(kind, []) + samples)[:_SAMPLES]
+
+    def to_json(self) -> Json:
+        """Return it as plain JSON values."""
+        return {**asdict(self), "removed": dict(self.removed), "counts": dict(self.counts)}
+
+    @classmethod
+    def from_json(cls, value: Json) -> StepReport:
+        """Make it from what `to_json` returned."""
+        counters: dict[str, Counter[str]] = {name: Counter(value[name]) for name in ("removed", "counts")}
+        return cls(**{**value, **counters})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The result of a step.
+
+    Args:
+        dataset: what came out.
+        report: what was done.
+        rejected: files of removed examples, lines of ``rejected.jsonl``, in order.
+
+    """
+
+    dataset: Dataset
+    report: StepReport
+    rejected: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One shard and one step."""
+
+    config: StepConfig
+    seed: int
+    shard: Shard
+    out: Path
+    first: int = 0
+    verdict: Path | None = None
+
+
+def run_steps(
+    configs: Sequence[StepConfig],
+    dataset: Dataset,
+    cache: Path,
+    *,
+    seed: int,
+    powers: Powers | None = None,
+    executor: Executor | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[Done]:
+    """Run steps one after another, and yield the result of each.
+
+    Args:
+        configs: the steps.
+        dataset: the examples.
+        cache: the folder that keeps results; those of an earlier run are taken from it.
+        seed: the run's seed.
+        powers: what steps may need of higher rooms.
+        executor: where the work is done; the cores of this machine, if none is given.
+        progress: told the examples done of each step.
+
+    Raises:
+        DataError: a step lost an example, or cannot work on these.
+
+    """
+    for config in configs:
+        done = run_step(
+            config,
+            dataset,
+            cache,
+            seed=seed,
+            powers=powers or Powers(),
+            executor=executor or Local(),
+            progress=progress,
+        )
+        dataset = done.dataset
+        yield done
+
+
+def run_step(
+    config: StepConfig,
+    dataset: Dataset,
+    cache: Path,
+    *,
+    seed: int,
+    powers: Powers,
+    executor: Executor,
+    progress: Progress = no_progress,
+) -> Done:
+    """Run one step (see `run_steps`)."""
+    folder = cache / f"{config.type}-{_key(config, dataset, seed)}"
+    if (folder / "done.json").is_file():
+        return _read(folder, cached=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    kind = step_class(config.type)
+    local = executor if kind.parallel else _Here(powers)
+    findings, verdict = {}, None
+    if issubclass(kind, WholeStep):
+        verdict = folder / "verdict"
+        findings = _decide(config, dataset, folder, verdict, seed, powers, local, progress)
+    firsts = [sum(shard.rows for shard in dataset.shards[:i]) for i in range(len(dataset.shards))]
+    tasks = [
+        _Task(config, seed, shard, folder / f"part-{number:05d}", first, verdict)
+        for number, (shard, first) in enumerate(zip(dataset.shards, firsts, strict=True))
+    ]
+    rows = 0
+    for number, _ in _resumed(local, _judge, tasks, ".json"):
+        rows += dataset.shards[number].rows
+        progress(rows, dataset.rows, config.type)
+    report = StepReport(config.type, config.model_dump(mode="json"), findings=findings)
+    shards = []
+    for task in tasks:
+        part = read_json(task.out.with_suffix(".json"))
+        report.take(part)
+        shards.append(part["shard"])
+    report.seconds = round(time.monotonic() - started, 3)
+    write_json(folder / "done.json", {"report": report.to_json(), "shards": shards})
+    return _read(folder, cached=False)
+
+
+def _key(config: StepConfig, dataset: Dataset, seed: int) -> str:
+    settings = [config.model_dump(mode="json"), step_class(config.type).version, seed, dataset.fingerprint]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _read(folder: Path, *, cached: bool) -> Done:
+    value = read_json(folder / "done.json")
+    report = StepReport.from_json({**value["report"], "cached": cached})
+    shards = tuple(Shard.from_json(shard, folder) for shard in value["shards"] if shard["rows"])
+    return Done(Dataset(shards), report, tuple(sorted(folder.glob("part-*.rejected.jsonl"))))
+
+
+class _Here:
+    """Works in this process, for steps that use powers (which do not travel between processes)."""
+
+    def __init__(self, powers: Powers) -> None:
+        self._powers = powers
+
+    def map(self, function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        yield from ((number, function(task, powers=self._powers)) for number, task in enumerate(tasks))
+
+
+def _resumed(
+    executor: Executor | _Here, function: Callable[[_Task], None], tasks: Sequence[_Task], suffix: str
+) -> Iterator[tuple[int, None]]:
+    """Run the tasks whose result is not there yet; yield the number of every task that is done."""
+    left = [number for number, task in enumerate(tasks) if not task.out.with_suffix(suffix).is_file()]
+    yield from ((number, None) for number in range(len(tasks)) if number not in set(left))
+    for index, _ in executor.map(function, [tasks[number] for number in left]):
+        yield left[index], None
+
+
+def _decide(
+    config: StepConfig,
+    dataset: Dataset,
+    folder: Path,
+    verdict: Path,
+    seed: int,
+    powers: Powers,
+    executor: Executor | _Here,
+    progress: Progress,
+) -> Json:
+    """Survey all shards, and decide; both are kept."""
+    findings_path = folder / "findings.json"
+    if findings_path.is_file():
+        found: Json = read_json(findings_path)
+        return found
+    tasks = [
+        _Task(config, seed, shard, folder / f"survey-{number:05d}")
+        for number, shard in enumerate(dataset.shards)
+    ]
+    rows = 0
+    for number, _ in _resumed(executor, _survey, tasks, ".survey"):
+        rows += dataset.shards[number].rows
+        progress(rows, dataset.rows, f"{config.type}: looking")
+    surveys = [Survey(task.out.with_suffix(".survey"), task.shard.rows, task.shard.origin) for task in tasks]
+    step = make_step(config, powers, seed)
+    assert isinstance(step, WholeStep)
+    findings = step.decide(surveys, verdict, partial(_noted, progress, config.type))
+    write_json(findings_path, findings)
+    for survey in surveys:
+        survey.path.unlink()
+    return findings
+
+
+def _noted(progress: Progress, type: str, done: int, total: int | None, note: str) -> None:
+    progress(done, total, f"{type}: {note}")
+
+
+def _survey(task: _Task, powers: Powers | None = None) -> None:
+    step = make_step(task.config, powers or Powers(), task.seed)
+    assert isinstance(step, WholeStep)
+    path = task.out.with_suffix(".survey")
+    part = path.with_suffix(".part")
+    step.survey(task.shard, part)
+    part.replace(path)
+
+
+def _judge(task: _Task, powers: Powers | None = None) -> None:
+    """Run a step on one shard; write what came out, what was removed, and what was counted."""
+    step = make_step(task.config, powers or Powers(), task.seed)
+    ledger = _Ledger(step)
+    rejected = task.out.with_suffix(".rejected.part")
+    with rejected.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        outcomes = (
+            step.judge(ledger.incoming(task.shard), task.verdict, task.first)
+            if isinstance(step, WholeStep) and task.verdict
+            else step.apply(ledger.incoming(task.shard))
+        )
+        shard = write_shard(
+            task.out.with_suffix(".arrow"), ledger.outgoing(outcomes, file), task.shard.origin
+        )
+    rejected.replace(task.out.with_suffix(".rejected.jsonl"))
+    write_json(task.out.with_suffix(".json"), {**ledger.to_json(), "shard": shard.to_json()})
+
+
+class _Ledger:
+    """Sees what goes into a step and what comes out, and keeps the count."""
+
+    def __init__(self, step: Step[Any]) -> None:
+        self._step = step
+        self._inside: dict[Provenance, Example] = {}
+        self._numbers: Counter[str] = Counter()
+        self._removed: Counter[str] = Counter()
+        self._samples: dict[str, list[Json]] = {}
+
+    def incoming(self, examples: Iterable[Example]) -> Iterator[Example]:
+        for example in examples:
+            self._numbers["rows_in"] += 1
+            self._inside[example.provenance] = example
+            yield example
+
+    def outgoing(self, outcomes: Iterable[Outcome], file: Any) -> Iterator[Example]:  # noqa: ANN401 - a text file
+        for outcome in outcomes:
+            if isinstance(outcome, Removed):
+                self._inside.pop(outcome.example.provenance)
+                self._removed[outcome.reason] += 1
+                line = removed_line(self._step.config, outcome)
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                self._sample(f"removed: {outcome.reason}", line)
+                continue
+            before = self._inside.pop(outcome.provenance, None)
+            if before is None:
+                self._numbers["added"] += 1
+                self._sample("added", {"from": str(outcome.provenance), "text": _shown(outcome)})
+            elif before != outcome:
+                self._numbers["changed"] += 1
+                if _shown(before) != _shown(outcome):
+                    self._sample("changed", {"before": _shown(before), "after": _shown(outcome)})
+            self._numbers["rows_out"] += 1
+            yield outcome
+        if self._inside:
+            lost = next(iter(self._inside))
+            raise DataError(
+                f"the step lost {len(self._inside)} examples without a reason, the first being {lost}",
+                where=f"data.steps: {self._step.config.type}",
+                fix="this is a fault of the step: report it, and leave the step out",
+            )
+
+    def _sample(self, kind: str, value: Json) -> None:
+        samples = self._samples.setdefault(kind, [])
+        if len(samples) < _SAMPLES:
+            samples.append(value)
+
+    def to_json(self) -> Json:
+        names = ("rows_in", "rows_out", "changed", "added")
+        return {
+            **{name: self._numbers[name] for name in names},
+            "removed": dict(self._removed),
+            "counts": dict(self._step.counts),
+            "samples": self._samples,
+        }
+
+
+def removed_line(config: StepConfig, removed: Removed) -> Json:
+    """Return the line of ``rejected.jsonl`` for an example that a step took out."""
+    provenance = removed.example.provenance
+    return {
+        "file": provenance.source,
+        "row": provenance.row,
+        **({"derived": provenance.derived} if provenance.derived else {}),
+        "step": config.type,
+        "reason": removed.reason,
+        "detail": removed.detail,
+        "content": _shown(removed.example),
+    }
+
+
+def join_lines(files: Sequence[Path], out: Path) -> None:
+    """Put files of lines one after another."""
+    with out.open("wb") as joined:
+        for file in files:
+            with file.open("rb") as part:
+                shutil.copyfileobj(part, joined)
+
+
+def _shown(example: Example) -> str:
+    return excerpt(words_of(example))
+
+
+def words_of(example: Example) -> str:
+    """Return all that an example says, its parts one below the other."""
+    turns = (*example.messages, *example.chosen, *example.rejected)
+    return "\n".join(part for part in (example.text, *(turn.content for turn in turns)) if part)

@@ -1,0 +1,1 @@
+"""Text made whole, and text that is not worth keeping put aside."""

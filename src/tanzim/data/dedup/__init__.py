@@ -1,0 +1,1 @@
+"""Examples that say the same, to the letter, nearly, or in other words."""

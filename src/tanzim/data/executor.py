@@ -1,0 +1,75 @@
+"""Where the shards of a step are worked on: in this process, in one per core, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol, TypeVar
+
+from tanzim.core.errors import DataError
+
+T = TypeVar("T")
+R = TypeVar("R")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Executor(Protocol):
+    """Applies a function to tasks; both travel between processes, so they must pickle."""
+
+    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """Yield the number of each task and its result, in the order in which they are done."""
+
+
+class Local:
+    """Processes on this machine.
+
+    Args:
+        workers: how many at the most; None takes one for each core.
+
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers or len(os.sched_getaffinity(0))
+
+    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """Yield the number of each task and its result, in the order in which they are done.
+
+        Raises:
+            DataError: a process was killed.
+
+        """
+        workers = min(self._workers, len(tasks))
+        if workers < 2:
+            yield from ((number, function(task)) for number, task in enumerate(tasks))
+            return
+        # Forked from a clean server: threads of this process (Arrow, BLAS) must not be copied half-way.
+        context = multiprocessing.get_context("forkserver")
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+        waiting: dict[Future[R], int] = {}
+        left = iter(enumerate(tasks))
+        try:
+            while True:
+                while len(waiting) < 2 * workers and (task := next(left, None)) is not None:
+                    waiting[pool.submit(function, task[1])] = task[0]
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+        except BrokenProcessPool:
+            raise DataError(
+                "a worker process was killed, most likely for want of memory",
+                fix="set data.workers to a smaller number; what is done is kept, the same command goes on",
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Let a worker use one core: there is one worker for each."""
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)

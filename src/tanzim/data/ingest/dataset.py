@@ -1,0 +1,262 @@
+"""All sources into one dataset: source by source in several processes, kept for the next run, resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tanzim.core.errors import DataError
+from tanzim.core.files import read_json, sha256, write_json
+from tanzim.core.records import Json, Progress
+from tanzim.data.config import DataConfig
+from tanzim.data.executor import Executor
+from tanzim.data.ingest.read import Ingest, ingest
+from tanzim.data.ingest.rows import Rejected
+from tanzim.data.ingest.sources import Source, find
+from tanzim.data.shards import Dataset, Shard, ShardWriter
+
+_EVERY = 1000  # rows between two reports of progress
+_HOPELESS = 10_000  # rows of a source after which a share of rejects above one half stops the reading
+# Keys of the config that say nothing of how a source is read.
+_ELSEWHERE = {"path", "validation_path", "test_path", "steps", "split", "max_train", "max_test", "workers"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """What came out of one source.
+
+    Args:
+        about: path, bytes, container, encoding, format, reason, columns, rows, kept, rejected.
+        sha256: of the file; None where there is none.
+        rejected: rows that cannot be used, by reason.
+        unanswerable: questions marked so.
+        further_answers: questions with several answers, of which the first is used.
+        shards: the examples.
+
+    """
+
+    about: Json
+    sha256: str | None
+    rejected: Counter[str]
+    unanswerable: int
+    further_answers: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(slots=True)
+class Reading:
+    """The rows of all sources.
+
+    Args:
+        sources: what came out of each.
+        skipped: files of a folder that hold no data by their name.
+        rejected: files of lines for ``rejected.jsonl``, in order.
+
+    """
+
+    sources: list[SourceReport] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    rejected: list[Path] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        """Rows of all sources."""
+        return sum(one.about["rows"] for one in self.sources)
+
+    @property
+    def faults(self) -> Counter[str]:
+        """Rows that cannot be used, by reason."""
+        return sum((one.rejected for one in self.sources), Counter())
+
+    @property
+    def dataset(self) -> Dataset:
+        """The examples."""
+        return Dataset(tuple(shard for one in self.sources for shard in one.shards))
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One source to read."""
+
+    source: Source
+    origin: int
+    config: DataConfig
+    folder: Path
+
+
+def read_data(config: DataConfig, cache: Path, out: Path, executor: Executor, progress: Progress) -> Reading:
+    """Read all sources of a config; those that were read before are taken from the cache.
+
+    Args:
+        config: where the data is and how it is read.
+        cache: the folder that keeps what was read.
+        out: the folder that is written to, and never read from.
+        executor: where the sources are read.
+        progress: told the rows read so far.
+
+    Raises:
+        DataError: a source cannot be used.
+
+    """
+    reading = Reading()
+    tasks: list[_Task] = []
+    for origin, paths in enumerate((config.path, config.validation_path, config.test_path)):
+        if paths is None:
+            continue
+        found = find(paths, out)
+        reading.skipped += found.skipped
+        tasks += [_task(source, origin, config, cache) for source in found.sources]
+    left = [task for task in tasks if not (task.folder / "done.json").is_file()]
+    if len(left) > 1:
+        rows = 0
+        for number, read in executor.map(_read_quietly, left):
+            rows += read
+            progress(rows, None, f"reading {Path(left[number].source.name).name}")
+    elif left:
+        read_source(left[0], progress)
+    for task in tasks:
+        reading.sources.append(_report(task.folder))
+        reading.rejected += sorted(task.folder.glob("part-*.rejected.jsonl"))
+    progress(reading.read, reading.read, "read")
+    return reading
+
+
+def _task(source: Source, origin: int, config: DataConfig, cache: Path) -> _Task:
+    settings = config.model_dump(mode="json", exclude=_ELSEWHERE)
+    content = sha256(source.path) if source.path else None
+    key = json.dumps([settings, source.name, origin, content], sort_keys=True)
+    return _Task(source, origin, config, cache / f"read-{hashlib.sha256(key.encode()).hexdigest()[:24]}")
+
+
+def _read_quietly(task: _Task) -> int:
+    return read_source(task, lambda done, total, note: None)
+
+
+def read_source(task: _Task, progress: Progress) -> int:
+    """Read one source into shards; go on after the last one that is there. Return its rows."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    parts = sorted(task.folder.glob("part-*.json"))
+    last: Json = read_json(parts[-1]) if parts else {}
+    one = ingest(task.source, task.config)
+    _restore(one, last)
+    writing = _Writing(task, one, len(parts))
+    try:
+        for item in one.items(skip=one.read):
+            writing.add(item)
+            if one.read % _EVERY == 0:
+                progress(one.read, None, f"reading {Path(task.source.name).name}")
+                if one.read % _HOPELESS == 0 and task.config.max_rejected < 0.5:
+                    _check_hopeless(one, task.config, writing)
+        writing.finish()
+    except BaseException as error:
+        writing.discard(error)
+        raise
+    done = {
+        **_state(one),
+        "about": one.describe(),
+        "sha256": sha256(task.source.path) if task.source.path else None,
+        "parts": writing.parts,
+    }
+    write_json(task.folder / "done.json", done)
+    return one.read
+
+
+def _state(one: Ingest) -> Json:
+    return {
+        "kept": one.kept,
+        "rejected": dict(one.rejected),
+        "unanswerable": one.converter.unanswerable if one.converter else 0,
+        "further_answers": one.converter.further_answers if one.converter else 0,
+    }
+
+
+def _restore(one: Ingest, state: Json) -> None:
+    """Count what an interrupted reading has done already."""
+    if state:
+        one.kept, one.rejected = state["kept"], Counter(state["rejected"])
+        if one.converter:
+            one.converter.unanswerable = state["unanswerable"]
+            one.converter.further_answers = state["further_answers"]
+
+
+class _Writing:
+    """The shards of one source: each with its rejected rows, and the count up to its end."""
+
+    def __init__(self, task: _Task, one: Ingest, parts: int) -> None:
+        self._task, self._one, self.parts = task, one, parts
+        self._writer: ShardWriter | None = None
+        self._rejects: IO[str] | None = None
+
+    @property
+    def _name(self) -> Path:
+        return self._task.folder / f"part-{self.parts:05d}"
+
+    @property
+    def rejects(self) -> Path:
+        """The file of the rows rejected last."""
+        return self._name.with_suffix(".rejected.part")
+
+    def add(self, item: object) -> None:
+        if self._writer is None or self._rejects is None:
+            self._writer = ShardWriter(self._name.with_suffix(".arrow"), self._task.origin)
+            self._rejects = self.rejects.open("w", encoding="utf-8", errors="backslashreplace")
+        if isinstance(item, Rejected):
+            self._rejects.write(json.dumps(item.to_json(), ensure_ascii=False) + "\n")
+        else:
+            self._writer.add(item)  # type: ignore[arg-type]
+        if self._writer.full:
+            self.finish()
+
+    def finish(self) -> None:
+        if self._writer is None or self._rejects is None:
+            return
+        self._rejects.close()
+        self.rejects.replace(self._name.with_suffix(".rejected.jsonl"))
+        shard = self._writer.close()
+        write_json(self._name.with_suffix(".json"), {**_state(self._one), "shard": shard.to_json()})
+        self.parts += 1
+        self._writer = self._rejects = None
+
+    def discard(self, error: BaseException) -> None:
+        if self._writer is not None and self._rejects is not None:
+            self._rejects.close()
+            self._writer.discard(error)
+
+
+def _report(folder: Path) -> SourceReport:
+    done = read_json(folder / "done.json")
+    return SourceReport(
+        done["about"],
+        done["sha256"],
+        Counter(done["rejected"]),
+        done["unanswerable"],
+        done["further_answers"],
+        tuple(shard for shard in _shards(folder, done["parts"]) if shard.rows),
+    )
+
+
+def _shards(folder: Path, parts: int) -> Iterator[Shard]:
+    for part in range(parts):
+        yield Shard.from_json(read_json(folder / f"part-{part:05d}.json")["shard"], folder)
+
+
+def _check_hopeless(one: Ingest, config: DataConfig, writing: _Writing) -> None:
+    if one.rejected.total() > 0.5 * one.read:
+        raise too_many(one.rejected, one.read, config, str(writing.rejects))
+
+
+def too_many(faults: Counter[str], read: int, config: DataConfig, where: str) -> DataError:
+    """Return the error of data of which too many rows cannot be used."""
+    total = faults.total()
+    top = "; ".join(f"{reason} ({count})" for reason, count in faults.most_common(3))
+    return DataError(
+        f"{total} of {read} rows ({total / read:.1%}) cannot be used, above "
+        f"data.max_rejected ({config.max_rejected:.1%}): {top}",
+        where=where,
+        fix="correct these rows, map the columns in data.columns, or raise data.max_rejected",
+    )

@@ -1,0 +1,57 @@
+"""All steps by type."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from tanzim.core.errors import ConfigError
+from tanzim.core.powers import Powers
+from tanzim.core.seeds import derive
+from tanzim.data.config import StepConfig
+from tanzim.data.step import Step
+
+# Type → module and class. Modules are imported when a step is made: some need a library of an extra.
+STEPS: dict[str, tuple[str, str]] = {
+    "length": ("clean.length", "Length"),
+    "dedup_exact": ("dedup.exact", "DedupExact"),
+}
+
+
+def step_class(name: str) -> type[Step[Any]]:
+    """Return the class of a type of step."""
+    module, attribute = STEPS[name]
+    found: type[Step[Any]] = getattr(importlib.import_module(f"tanzim.data.{module}"), attribute)
+    return found
+
+
+def make_step(config: StepConfig, powers: Powers, seed: int) -> Step[Any]:
+    """Make a step.
+
+    Args:
+        config: an entry of ``data.steps``.
+        powers: what it may need of higher rooms.
+        seed: the run's seed; the step's own is derived from it.
+
+    """
+    return step_class(config.type)(config, powers, derive(seed, "data", config.type))
+
+
+def parted(configs: Sequence[StepConfig]) -> tuple[list[StepConfig], list[StepConfig]]:
+    """Part the steps that run on all examples from those that run, after the split, on training data.
+
+    Raises:
+        ConfigError: a step on all examples stands after one on training data.
+
+    """
+    after = next((i for i, one in enumerate(configs) if step_class(one.type).training_only), len(configs))
+    for index, one in enumerate(configs[after:], after):
+        if not step_class(one.type).training_only:
+            raise ConfigError(
+                f"{one.type} looks at all examples, and stands after {configs[after].type}, which makes or "
+                "picks training data once the held-out examples are set aside",
+                where=f"data.steps.{index}",
+                fix=f"put it before {configs[after].type}",
+            )
+    return list(configs[:after]), list(configs[after:])
