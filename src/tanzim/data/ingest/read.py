@@ -51,6 +51,8 @@ class Ingest:
         assert self.converter is not None  # a good row has been seen: the format is known
         try:
             example = self.converter(row)
+            if row.about:
+                example = replace(example, about={**row.about, **example.about})
             context = self.converter.context(row)
             if len(context) >= _CONTEXT:
                 example = replace(

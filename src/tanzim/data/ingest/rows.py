@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tanzim.core.errors import DataError
@@ -13,11 +13,19 @@ EXCERPT = 300  # characters of a refused row that are kept for the reader of rej
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a source: its columns, and its number (counted from 1)."""
+    """One row of a source.
+
+    Args:
+        row: its number, counted from 1.
+        value: its columns.
+        about: what the example is to say of itself, such as the page or the sheet it stands on.
+
+    """
 
     source: str
     row: int
     value: Json
+    about: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
