@@ -194,7 +194,8 @@ def run_step(
 
 
 def _key(config: StepConfig, dataset: Dataset, seed: int) -> str:
-    settings = [config.model_dump(mode="json"), step_class(config.type).version, seed, dataset.fingerprint]
+    kind = step_class(config.type)
+    settings = [config.model_dump(mode="json"), kind.version, kind.outside(config), seed, dataset.fingerprint]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -321,7 +322,8 @@ class _Ledger:
             elif before != outcome:
                 self._numbers["changed"] += 1
                 if _shown(before) != _shown(outcome):
-                    self._sample("changed", {"before": _shown(before), "after": _shown(outcome)})
+                    shown = "(hidden by this step)" if self._step.private else _shown(before)
+                    self._sample("changed", {"before": shown, "after": _shown(outcome)})
             self._numbers["rows_out"] += 1
             yield outcome
         if self._inside:

@@ -44,6 +44,7 @@ class Step(Generic[ConfigT]):
         version: to be raised when the same config would give another result; part of the cache key.
         parallel: whether it may run in several processes; False where it uses a power.
         training_only: whether it must leave held-out examples alone; it then runs after the split.
+        private: whether it hides what came in, so that reports must not show it.
         counts: what it saw, for the report, such as {"e-mail address": 3}; summed over all shards.
 
     """
@@ -51,10 +52,20 @@ class Step(Generic[ConfigT]):
     version: ClassVar[int] = 1
     parallel: ClassVar[bool] = True
     training_only: ClassVar[bool] = False
+    private: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, powers: Powers, seed: int) -> None:
         self.config, self.powers, self.seed = config, powers, seed
         self.counts: Counter[str] = Counter()
+
+    @classmethod
+    def outside(cls, config: ConfigT) -> list[str]:
+        """Return fingerprints of what the config only names (a file, a key in the environment).
+
+        They are part of the cache key: with other content there, the step runs again.
+        """
+        del config
+        return []
 
     def apply(self, examples: Iterable[Example]) -> Iterator[Outcome]:
         """Yield what becomes of each example."""
