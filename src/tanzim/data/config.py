@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tanzim.core.config import Section
+from tanzim.data.balance.config import LabelNoiseConfig, OversampleConfig, SmoteConfig, UndersampleConfig
 from tanzim.data.clean.config import LengthConfig
 from tanzim.data.dedup.config import DedupExactConfig
+from tanzim.data.ingest.config import SourceConfig, check_host, without_password
 
 Format = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "tagged", "preference", "text"
@@ -66,14 +68,24 @@ class Splits(Section):
 
 
 # One step of the chain; a new one is added here, and to `tanzim.data.steps.STEPS`.
-StepConfig = Annotated[LengthConfig | DedupExactConfig, Field(discriminator="type")]
+StepConfig = Annotated[
+    LengthConfig | DedupExactConfig | OversampleConfig | UndersampleConfig | SmoteConfig | LabelNoiseConfig,
+    Field(discriminator="type"),
+]
 
 
 class DataConfig(Section):
     """Where the examples come from and how they become training, validation and test sets."""
 
     path: str | list[str] = Field(default_factory=list)
-    """File, folder, glob, or Hugging Face dataset id (hf:owner/name); or a list of them."""
+    """File, folder, glob, URL (s3://bucket/*.jsonl, https://host/file.csv, or any other that fsspec reads),
+    or Hugging Face dataset id (hf:owner/name); or a list of them."""
+    sources: list[SourceConfig] = Field(default_factory=list)
+    """What is fetched before it is read: queries (sql), web pages (web), Airbyte connectors (airbyte)."""
+    refresh: bool = False
+    """Fetch the sources again; unset, what was fetched once is read from the cache folder."""
+    allow_hosts: list[str] = Field(default_factory=list)
+    """Hosts, addresses or networks (10.0.0.0/8) that may be asked although they are not public."""
     validation_path: str | list[str] | None = None
     """Examples to watch the training with, where they are files of their own."""
     test_path: str | list[str] | None = None
@@ -109,6 +121,23 @@ class DataConfig(Section):
     """Stop when more than this share of the rows cannot be used."""
     max_line_mb: float = Field(32.0, gt=0)
     """A longer line (MB) is rejected instead of read into memory."""
+
+    @field_validator("path", "validation_path", "test_path")
+    @classmethod
+    def _no_passwords(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for path in [value] if isinstance(value, str) else value or []:
+            without_password(path)
+        return value
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _hosts(cls, value: list[str]) -> list[str]:
+        return [check_host(entry) for entry in value]
+
+    def divided(self, use: Literal["validation", "test"]) -> bool:
+        """Tell whether examples for this use have sources of their own."""
+        path = self.validation_path if use == "validation" else self.test_path
+        return path is not None or any(source.use == use for source in self.sources)
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -16,6 +16,10 @@ from tanzim.data.step import Step
 STEPS: dict[str, tuple[str, str]] = {
     "length": ("clean.length", "Length"),
     "dedup_exact": ("dedup.exact", "DedupExact"),
+    "oversample": ("balance.sample", "Oversample"),
+    "undersample": ("balance.sample", "Undersample"),
+    "smote": ("balance.smote", "Smote"),
+    "label_noise": ("balance.label_noise", "LabelNoise"),
 }
 
 
