@@ -147,7 +147,7 @@ def inspect(paths: str | list[str], config: DataConfig) -> Inspection:
         DataError: nothing there can be read, or it is of no known format.
 
     """
-    found = find(paths)
+    found = find(paths, allow=config.allow_hosts)
     looked: list[Ingest] = []
     tally = _Tally()
     rows, complete = 0, len(found.sources) <= FILES
@@ -200,7 +200,7 @@ def _inspection(
         rows=rows,
         complete=complete,
         rejected=dict(tally.rejected.most_common()),
-        lengths=histogram(np.array(tally.lengths, np.uint32)),
+        lengths=histogram(lambda: [np.array(tally.lengths, np.uint32)]),
         scripts={name: round(count / letters, 4) for name, count in tally.letters.most_common()},
         zwnj=round(tally.zwnj / max(1, len(tally.examples)), 4),
         labels=dict((tally.labels or tally.tags).most_common()),

@@ -42,7 +42,7 @@ def prepare_data(config: Config, *, overwrite: bool = False, reporter: Reporter 
     folder = open_run(config, overwrite=overwrite)
     if (folder.data / "report.json").is_file():
         return DataReport.read(folder.data)
-    if not config.data.path:
+    if not config.data.path and not config.data.sources:
         raise DataError(
             "no data is named", where="data.path", fix="tanzim init FILE writes a config for a file"
         )

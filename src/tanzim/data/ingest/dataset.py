@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import IO
 
 from tanzim.core.errors import DataError
-from tanzim.core.files import read_json, sha256, write_json
+from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Json, Progress
 from tanzim.data.config import DataConfig
 from tanzim.data.executor import Executor
+from tanzim.data.ingest.fetch import fetch_all
 from tanzim.data.ingest.read import Ingest, ingest
+from tanzim.data.ingest.remote import RemoteFile
 from tanzim.data.ingest.rows import Rejected
 from tanzim.data.ingest.sources import Source, find
 from tanzim.data.shards import Dataset, Shard, ShardWriter
@@ -23,7 +25,10 @@ from tanzim.data.shards import Dataset, Shard, ShardWriter
 _EVERY = 1000  # rows between two reports of progress
 _HOPELESS = 10_000  # rows of a source after which a share of rejects above one half stops the reading
 # Keys of the config that say nothing of how a source is read.
-_ELSEWHERE = {"path", "validation_path", "test_path", "steps", "split", "max_train", "max_test", "workers"}
+_ELSEWHERE = {
+    "path", "validation_path", "test_path", "sources", "refresh", "allow_hosts", "steps", "split",
+    "max_train", "max_test", "workers",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One source to read."""
+    """One source to read, and what it was when it was found."""
 
     source: Source
+    fingerprint: str | None
     origin: int
     config: DataConfig
     folder: Path
@@ -106,11 +112,12 @@ def read_data(config: DataConfig, cache: Path, out: Path, executor: Executor, pr
     reading = Reading()
     tasks: list[_Task] = []
     for origin, paths in enumerate((config.path, config.validation_path, config.test_path)):
-        if paths is None:
+        if paths is None or (not paths and config.sources):
             continue
-        found = find(paths, out)
+        found = find(paths, out, config.allow_hosts)
         reading.skipped += found.skipped
         tasks += [_task(source, origin, config, cache) for source in found.sources]
+    tasks += [_task(source, origin, config, cache) for source, origin in fetch_all(config, progress)]
     left = [task for task in tasks if not (task.folder / "done.json").is_file()]
     if len(left) > 1:
         rows = 0
@@ -128,9 +135,11 @@ def read_data(config: DataConfig, cache: Path, out: Path, executor: Executor, pr
 
 def _task(source: Source, origin: int, config: DataConfig, cache: Path) -> _Task:
     settings = config.model_dump(mode="json", exclude=_ELSEWHERE)
-    content = sha256(source.path) if source.path else None
+    content = source.fingerprint
     key = json.dumps([settings, source.name, origin, content], sort_keys=True)
-    return _Task(source, origin, config, cache / f"read-{hashlib.sha256(key.encode()).hexdigest()[:24]}")
+    return _Task(
+        source, content, origin, config, cache / f"read-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+    )
 
 
 def _read_quietly(task: _Task) -> int:
@@ -156,14 +165,27 @@ def read_source(task: _Task, progress: Progress) -> int:
     except BaseException as error:
         writing.discard(error)
         raise
+    _check_unchanged(task)
     done = {
         **_state(one),
         "about": one.describe(),
-        "sha256": sha256(task.source.path) if task.source.path else None,
+        "sha256": None if isinstance(task.source.path, RemoteFile) else task.fingerprint,
         "parts": writing.parts,
     }
     write_json(task.folder / "done.json", done)
     return one.read
+
+
+def _check_unchanged(task: _Task) -> None:
+    """Refuse what is half of one file and half of another."""
+    path = task.source.path
+    same = path.unchanged() if isinstance(path, RemoteFile) else task.source.fingerprint == task.fingerprint
+    if not same:
+        raise DataError(
+            "the file changed while it was read",
+            where=task.source.name,
+            fix="run the same command again when nobody writes to it",
+        )
 
 
 def _state(one: Ingest) -> Json:

@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from tanzim.core.errors import ConfigError, DataError
+from tanzim.data.ingest.remote import AnyFile, RemoteFile
 
 CHUNK = 1 << 20
 GZIP = b"\x1f\x8b"
@@ -61,23 +61,23 @@ class TooLong:
     start: bytes
 
 
-def is_gzip(path: Path) -> bool:
+def is_gzip(path: AnyFile) -> bool:
     """Tell whether a file is gzipped, whatever its name."""
     with path.open("rb") as stream:
         return stream.read(2) == GZIP
 
 
-def text_size(path: Path) -> int:
-    """Return the bytes of a file once unzipped (of gzip what its trailer says, modulo 4 GB)."""
+def text_size(path: AnyFile) -> int:
+    """Return the bytes of a file once unzipped (of a local gzip file what its trailer says, modulo 4 GB)."""
     size = path.stat().st_size
-    if not is_gzip(path):
+    if isinstance(path, RemoteFile) or not is_gzip(path):
         return size
     with path.open("rb") as stream:
         stream.seek(max(0, size - 4))
         return int.from_bytes(stream.read(4), "little")
 
 
-def read_bytes(path: Path) -> Iterator[bytes]:
+def read_bytes(path: AnyFile) -> Iterator[bytes]:
     """Yield a file's bytes in chunks, unzipped if it is gzip.
 
     Raises:
@@ -85,7 +85,8 @@ def read_bytes(path: Path) -> Iterator[bytes]:
 
     """
     try:
-        with gzip.open(path, "rb") if is_gzip(path) else path.open("rb") as stream:
+        with path.open("rb") as raw:
+            stream = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == GZIP else raw
             while chunk := stream.read(CHUNK):
                 yield chunk
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -100,7 +101,7 @@ def read_bytes(path: Path) -> Iterator[bytes]:
         ) from None
 
 
-def open_content(path: Path, encoding: str = "auto") -> Content:
+def open_content(path: AnyFile, encoding: str = "auto") -> Content:
     """Open a text file in the encoding that its mark, ``encoding`` or its bytes say.
 
     Raises:
@@ -135,7 +136,7 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _recode(head: bytes, rest: Iterator[bytes], codec: str, path: Path) -> Iterator[bytes]:
+def _recode(head: bytes, rest: Iterator[bytes], codec: str, path: AnyFile) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(codec)()
     try:
         for chunk in _chain(head, rest):
@@ -147,7 +148,7 @@ def _recode(head: bytes, rest: Iterator[bytes], codec: str, path: Path) -> Itera
         ) from None
 
 
-def _codec_of(head: bytes, path: Path) -> str:
+def _codec_of(head: bytes, path: AnyFile) -> str:
     """Take UTF-8; name what else the bytes look like instead of guessing silently."""
     for magic, name in _FOREIGN:
         if head.startswith(magic):
@@ -184,7 +185,7 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _refuse_binary(sample: bytes, path: Path) -> None:
+def _refuse_binary(sample: bytes, path: AnyFile) -> None:
     for codec in ("utf-16-le", "utf-16-be"):
         text = sample[: len(sample) // 2 * 2].decode(codec, errors="replace")
         plain = sum(c.isprintable() or c in "\t\r\n" for c in text)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json
 from tanzim.data.ingest.encoding import Content, TooLong, lines
+from tanzim.data.ingest.remote import AnyFile
 from tanzim.data.ingest.rows import Rejected, Row, excerpt
 
 # Lists of objects that are part of one row, not the rows themselves.
@@ -112,14 +112,14 @@ def undecodable(source: str, number: int, line: bytes, error: UnicodeDecodeError
 class _Cursor:
     """A place in a JSON text of which only a window is in memory."""
 
-    def __init__(self, content: Content, path: Path, limit: int) -> None:
+    def __init__(self, content: Content, path: AnyFile, limit: int) -> None:
         self._pieces = self._decoded(content, path)
         self._path, self._limit = path, limit
         self._text, self._at, self._ended = "", 0, False
         self._decoder = Decoder()
 
     @staticmethod
-    def _decoded(content: Content, path: Path) -> Iterator[str]:
+    def _decoded(content: Content, path: AnyFile) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder(content.codec)()
         try:
             for chunk in content.chunks:
@@ -211,7 +211,7 @@ class _Cursor:
         return self._decoder.row(source, number, value)
 
 
-def read_json(content: Content, source: str, path: Path, limit: int) -> Iterator[Row | Rejected]:
+def read_json(content: Content, source: str, path: AnyFile, limit: int) -> Iterator[Row | Rejected]:
     """Yield the rows of a JSON document: an array, an object with one list of rows, or objects in turn.
 
     Articles of the SQuAD format (paragraphs with questions) become one row per question.
@@ -244,7 +244,7 @@ def _array(cursor: _Cursor, number: int) -> Iterator[Any]:
             return
 
 
-def _object(cursor: _Cursor, number: int, path: Path) -> Iterator[Any]:
+def _object(cursor: _Cursor, number: int, path: AnyFile) -> Iterator[Any]:
     """Yield the elements of the one list of objects in an object, or the object itself."""
     fields: Json = {}
     rows_key: str | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from pathlib import Path
 
 from tanzim.data.ingest.encoding import Content, TooLong, lines
 from tanzim.data.ingest.json_rows import too_long, undecodable
+from tanzim.data.ingest.remote import AnyFile
 from tanzim.data.ingest.rows import Rejected, Row
 
 _LONG = 1000  # characters: a line this long is more than a paragraph
@@ -55,7 +55,7 @@ def read_lines(content: Content, source: str, limit: int) -> Iterator[Row | Reje
                 yield undecodable(source, number, line, error)
 
 
-def read_whole(content: Content, source: str, path: Path, limit: int) -> Iterator[Row | Rejected]:
+def read_whole(content: Content, source: str, path: AnyFile, limit: int) -> Iterator[Row | Rejected]:
     """Yield the file as one row, its line ends as line feeds."""
     parts: list[bytes] = []
     size = 0

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from tanzim.core.errors import DataError
+from tanzim.core.files import sha256
 from tanzim.core.records import Json
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.encoding import Content, open_content, read_bytes
+from tanzim.data.ingest.guard import Guard
 from tanzim.data.ingest.hub import PREFIX, read_hub
 from tanzim.data.ingest.json_rows import is_lines, read_json, read_json_lines
 from tanzim.data.ingest.plain import one_per_line, read_lines, read_whole
+from tanzim.data.ingest.remote import AnyFile, RemoteFile, find_remote, is_remote
 from tanzim.data.ingest.rows import Rejected, Row
+from tanzim.data.ingest.snapshot import read_snapshot
 from tanzim.data.ingest.tables import layout_of, read_parquet, read_table
 
-Container = Literal["jsonl", "json", "csv", "tsv", "parquet", "text", "hub"]
+Container = Literal["jsonl", "json", "csv", "tsv", "parquet", "text", "hub", "fetched"]
 
 _SUFFIXES: dict[str, Container] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
@@ -35,11 +39,20 @@ class Source:
     Args:
         name: how messages and provenance call it.
         path: the file; None for a hub dataset.
+        fetched: of what was fetched into that file: when, from where, how much; None of other files.
 
     """
 
     name: str
-    path: Path | None
+    path: AnyFile | None
+    fetched: Json | None = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What changes with its content; None where nothing is known of it."""
+        if self.path is None:
+            return None
+        return sha256(self.path) if isinstance(self.path, Path) else self.path.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +97,13 @@ class Opened:
     meter: Meter = field(default_factory=Meter)
 
 
-def find(paths: str | list[str], out: Path | None = None) -> Found:
-    """Expand files, folders, globs and hub ids, in the order given (names sorted within a folder).
+def find(paths: str | list[str], out: Path | None = None, allow: Sequence[str] = ()) -> Found:
+    """Expand files, folders, globs, URLs and hub ids, in the order given (names sorted within a folder).
 
     Args:
         paths: what ``data.path`` says.
         out: a folder that is written to, and never read from.
+        allow: hosts that may be asked although they are not public (``data.allow_hosts``).
 
     Raises:
         DataError: there is no such file, or a folder or glob holds nothing that can be read.
@@ -104,8 +118,10 @@ def find(paths: str | list[str], out: Path | None = None) -> Found:
         if name.startswith(PREFIX):
             sources.append(Source(name, None))
             continue
-        path = Path(name).expanduser()
-        if path.is_dir():
+        path = Path(name.removeprefix("file://")).expanduser()
+        if is_remote(name) and not name.startswith("file://"):
+            inside = _elsewhere(name, Guard(tuple(allow)))
+        elif path.is_dir():
             inside = _in_folder(path, out)
         elif path.exists():
             inside = Found([Source(str(path), path)])
@@ -145,19 +161,31 @@ def _in_glob(pattern: str) -> Found:
     return found if found.sources else Found([Source(str(p), p) for p in files])
 
 
-def _sift(files: list[Path]) -> Found:
+def _elsewhere(url: str, guard: Guard) -> Found:
+    files = find_remote(url, guard)
+    found = _sift(files)
+    if not files or (not found.sources and len(files) > 1):
+        raise DataError(
+            f"the URL leads to no file that can be read ({len(files)} files in all)",
+            where=url,
+            fix=f"put {KINDS} there",
+        )
+    return found if found.sources else Found([Source(str(file), file) for file in files])
+
+
+def _sift(files: Sequence[AnyFile]) -> Found:
     """Part the files whose names say that they hold data from the others."""
     data = [p for p in files if _suffix(p) in _SUFFIXES and not p.name.lower().startswith(_ABOUT)]
     rest = [str(p) for p in files if p not in set(data)]
     return Found([Source(str(p), p) for p in data], rest)
 
 
-def _suffix(path: Path) -> str:
+def _suffix(path: AnyFile) -> str:
     name = path.name.lower()
     return Path(name.removesuffix(".gz").removesuffix(".gzip")).suffix
 
 
-def _container(path: Path, content: Content) -> Container:
+def _container(path: AnyFile, content: Content) -> Container:
     """Choose how to read a text file: JSON shows by its content, tables by their name."""
     named = _SUFFIXES.get(_suffix(path))
     start = content.head.decode(content.codec, errors="replace").lstrip()[:1]
@@ -185,9 +213,11 @@ def open_source(source: Source, config: DataConfig) -> Opened:
     path = source.path
     if path is None:
         return Opened("hub", "utf-8", "a Hugging Face dataset", read_hub(source.name))
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise DataError("there is no such file", where=str(path), fix="check data.path")
     limit = int(config.max_line_mb * 1e6)
+    if source.fetched is not None:
+        return Opened("fetched", "utf-8", source.fetched["note"], read_snapshot(path, source.name, limit))
     if next(read_bytes(path), b"").startswith(b"PAR1") or _suffix(path) in (".parquet", ".pq"):
         return Opened("parquet", "utf-8", "Parquet", read_parquet(path, source.name))
     content = open_content(path, config.encoding)
@@ -218,9 +248,13 @@ def open_source(source: Source, config: DataConfig) -> Opened:
 def describe(source: Source, opened: Opened) -> Json:
     """Return what a report says of a source."""
     size = source.path.stat().st_size if source.path else None
+    known: Json = {} if source.fetched is None else {"fetched": source.fetched}
+    if isinstance(source.path, RemoteFile):
+        known = {"version": source.path.version}
     return {
         "path": source.name,
         "bytes": size,
+        **known,
         "container": opened.container,
         "encoding": opened.encoding,
         "note": opened.note,

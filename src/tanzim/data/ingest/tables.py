@@ -8,7 +8,6 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
@@ -16,9 +15,10 @@ import pyarrow.parquet as pq
 
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json
-from tanzim.data.ingest.encoding import Content, TooLong, is_gzip, lines, read_bytes
+from tanzim.data.ingest.encoding import GZIP, Content, TooLong, lines, read_bytes
 from tanzim.data.ingest.json_rows import too_long, undecodable
 from tanzim.data.ingest.names import KNOWN_COLUMNS, normal
+from tanzim.data.ingest.remote import AnyFile
 from tanzim.data.ingest.rows import Rejected, Row, excerpt
 
 _SAMPLE = 200  # lines that decide on separator, quotes and header
@@ -172,7 +172,7 @@ def _row(source: str, number: int, columns: list[str], cells: list[str]) -> Row 
     return Row(source, number, dict(zip(columns, cells[: len(columns)], strict=True)))
 
 
-def read_parquet(path: Path, source: str) -> Iterator[Row | Rejected]:
+def read_parquet(path: AnyFile, source: str) -> Iterator[Row | Rejected]:
     """Yield the rows of a Parquet file, gzipped or not, a thousand at a time.
 
     Raises:
@@ -194,16 +194,18 @@ def read_parquet(path: Path, source: str) -> Iterator[Row | Rejected]:
         ) from None
 
 
-def parquet_rows(path: Path) -> int:
+def parquet_rows(path: AnyFile) -> int:
     """Return the number of rows that a Parquet file says it has."""
     with _seekable(path) as stream, pq.ParquetFile(stream) as file:
         return int(file.metadata.num_rows)
 
 
-def _seekable(path: Path) -> IO[bytes]:
-    """Open a file that is read back and forth, which a gzip stream cannot do well."""
-    if not is_gzip(path):
-        return path.open("rb")
+def _seekable(path: AnyFile) -> IO[bytes]:
+    """Open a file that is read back and forth, which a gzip stream or a web address cannot."""
+    stream = path.open("rb")
+    if stream.seekable() and stream.peek(2)[:2] != GZIP:
+        return stream
+    stream.close()
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     for chunk in read_bytes(path):
         copy.write(chunk)
