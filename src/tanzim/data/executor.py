@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -47,7 +49,8 @@ class Local:
             return
         # Forked from a clean server: threads of this process (Arrow, BLAS) must not be copied half-way.
         context = multiprocessing.get_context("forkserver")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+        others = set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
         waiting: dict[Future[R], int] = {}
         left = iter(enumerate(tasks))
         try:
@@ -64,12 +67,25 @@ class Local:
                 fix="set data.workers to a smaller number; what is done is kept, the same command goes on",
             ) from None
         finally:
+            if waiting:  # stopped in the middle: a shard may take minutes, and what is half done is not kept
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Let a worker use one core: there is one worker for each."""
+def _start() -> None:
+    """Let a worker use one core (there is one worker for each), and end with the process that started it."""
     os.environ.update(dict.fromkeys(_THREADS, "1"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the first process ends the others
+    threading.Thread(target=_follow, daemon=True).start()
     import pyarrow as pa
 
     pa.set_cpu_count(1)
+
+
+def _follow() -> None:
+    """Die with the process that gives the work, however it ends: nobody would collect the results."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

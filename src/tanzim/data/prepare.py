@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +21,11 @@ from tanzim.core.powers import Powers
 from tanzim.core.records import Json, Progress, no_progress
 from tanzim.core.seeds import derive
 from tanzim.data.chain import Done, join_lines, run_steps
+from tanzim.data.columns import quantiles
 from tanzim.data.config import DataConfig
-from tanzim.data.executor import Local
+from tanzim.data.executor import Executor, Local
 from tanzim.data.ingest.dataset import Reading, read_data, too_many
-from tanzim.data.shards import Dataset, Shard, write_shards
+from tanzim.data.shards import Dataset, ShardsWriter
 from tanzim.data.split.divide import (
     SPLITS,
     TEST,
@@ -34,11 +37,10 @@ from tanzim.data.split.divide import (
     divide,
     divide_again,
 )
-from tanzim.data.split.spill import Spill
+from tanzim.data.split.spill import Spill, spill_of
 from tanzim.data.steps import parted
-from tanzim.data.store import ExampleWriter, from_text
+from tanzim.data.store import ExampleWriter
 
-_EVERY = 1000  # rows between two reports of progress
 EDGES = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600)
 
 
@@ -138,13 +140,14 @@ def prepare(
         join_lines(rejected, out / "rejected.jsonl")
         _check_rejects(reading, config, out)
         done = list(run(before, reading.dataset))
-        spill = _spill(done[-1].dataset if done else reading.dataset, config, work / "all", seed, progress)
+        look = partial(_looked_at, config, kept, seed, executor, progress)
+        spill = look(done[-1].dataset if done else reading.dataset)
         division = divide(spill, config, seed, progress)
         if after:
             parts = _part(spill, division, work)
             done += run(after, parts.of(TRAIN))
             parts = Dataset((*done[-1].dataset.shards, *parts.of(VALIDATION).shards, *parts.of(TEST).shards))
-            spill = _spill(parts, config, work / "again", seed, progress)
+            spill = look(parts)
             division = divide_again(spill, division, config, progress)
         rejected += [path for one in done for path in one.rejected]
         join_lines(rejected, out / "rejected.jsonl")
@@ -162,30 +165,30 @@ def prepare(
     return report
 
 
-def _spill(dataset: Dataset, config: DataConfig, folder: Path, seed: int, progress: Progress) -> Spill:
-    folder.mkdir()
+def _looked_at(
+    config: DataConfig, cache: Path, seed: int, executor: Executor, progress: Progress, dataset: Dataset
+) -> Spill:
     near = config.split.near_duplicate if compares(config) else None
-    spill = Spill(dataset, folder, near, derive(seed, "data", "minhash"))
-    spill.fill(progress)
-    return spill
+    return spill_of(dataset, cache, near, derive(seed, "data", "minhash"), executor, progress)
 
 
 def _part(spill: Spill, division: Division, folder: Path) -> Dataset:
     """Write what each split holds as a dataset of its own, for the steps that work on training data."""
-    shards: list[Shard] = []
-    for name, split in SPLITS.items():
-        examples = (from_text(text, source, row) for _, text, source, row in _rows(spill, division, split))
-        shards += write_shards(folder / name, examples, origin=split).shards
-    return Dataset(tuple(shards))
+    writers = {split: ShardsWriter(folder / name, split) for name, split in SPLITS.items()}
+    for batch, place in _placed(spill, division):
+        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        for row, split in zip(rows, place.tolist(), strict=True):
+            if split in writers:
+                writers[split].add_text(*row)
+    return Dataset(tuple(shard for writer in writers.values() for shard in writer.close().shards))
 
 
-def _rows(spill: Spill, division: Division, split: int) -> Iterator[tuple[str, str, str, int]]:
-    """Yield the stored columns of the examples of one split, in order."""
+def _placed(spill: Spill, division: Division) -> Iterator[tuple[Any, npt.NDArray[np.uint8]]]:
+    """Yield the examples in order, as record batches, and where each goes."""
     done = 0
     for batch in spill.batches():
-        wanted = np.flatnonzero(division.place[done : done + batch.num_rows] == split)
+        yield batch, division.place[done : done + batch.num_rows]
         done += batch.num_rows
-        yield from zip(*(c.to_pylist() for c in batch.take(wanted).columns), strict=True)
 
 
 def _check_rejects(reading: Reading, config: DataConfig, out: Path) -> None:
@@ -199,18 +202,21 @@ def _check_rejects(reading: Reading, config: DataConfig, out: Path) -> None:
 
 
 def _write(spill: Spill, division: Division, out: Path, progress: Progress) -> dict[str, str]:
-    """Write each split in the order of reading; return the fingerprints."""
-    fingerprints = {}
-    for name, split in SPLITS.items():
-        digest = hashlib.sha256()
-        with ExampleWriter(out / f"{name}.arrow") as writer:
-            for kind, text, source, row in _rows(spill, division, split):
-                writer.add(kind, text, source, row)
-                digest.update(text.encode() + b"\n")
-                if writer.count % _EVERY == 0:
-                    progress(writer.count, None, f"writing {name}")
-        fingerprints[name] = digest.hexdigest()
-    return fingerprints
+    """Write the splits in the order of reading; return their fingerprints."""
+    digests = {name: hashlib.sha256() for name in SPLITS}
+    done = 0
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(ExampleWriter(out / f"{name}.arrow")) for name in SPLITS}
+        for batch, place in _placed(spill, division):
+            for name, split in SPLITS.items():
+                rows = np.flatnonzero(place == split)
+                if len(rows):
+                    mine = batch.take(rows)
+                    writers[name].add_batch(mine)
+                    digests[name].update("".join(f"{text}\n" for text in mine.column(1).to_pylist()).encode())
+            done += batch.num_rows
+            progress(done, len(spill), "writing the splits")
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def _report(
@@ -243,7 +249,7 @@ def _report(
         leakage=division.leakage,
         unused=division.unused,
         labels=_labels(spill, place),
-        lengths=histogram(spill.length[place <= max(SPLITS.values())]),
+        lengths=histogram(partial(_lengths, spill, place)),
         fingerprints=fingerprints,
         steps=[step.to_json() for step in steps],
         skipped=reading.skipped,
@@ -253,31 +259,45 @@ def _report(
 
 def _labels(spill: Spill, place: npt.NDArray[np.uint8]) -> dict[str, dict[str, int]]:
     """Count the examples of each label, and the words of each tag, in each split."""
-    has = spill.label >= 0
     counts = np.zeros((len(spill.labels), UNUSED + 1), np.int64)
-    np.add.at(counts, (spill.label[has], place[has]), 1)
-    rows, tags, words = spill.tags.T
-    np.add.at(counts, (tags, place[rows]), words)
+    if not spill.labels:
+        return {}
+    for first, labels in spill.label.blocks():
+        has = labels >= 0
+        np.add.at(counts, (labels[has], place[first : first + len(labels)][has]), 1)
+    for _, block in spill.tags.blocks():
+        rows, tags, words = block.T
+        np.add.at(counts, (tags, place[rows]), words)
     return {
         label: {name: int(counts[index, split]) for name, split in SPLITS.items()}
         for index, label in sorted(enumerate(spill.labels), key=lambda pair: pair[1])
     }
 
 
-def histogram(lengths: npt.NDArray[np.uint32]) -> Json:
-    """Return counts of lengths between `EDGES` (the last bin is open), and what is typical."""
-    if not len(lengths):
-        return {"unit": "characters", "edges": list(EDGES), "counts": [0] * len(EDGES)}
-    bins = np.bincount(np.searchsorted(EDGES, lengths, "right") - 1, minlength=len(EDGES))
-    return {
-        "unit": "characters",
-        "edges": list(EDGES),
-        "counts": bins.tolist(),
-        "mean": round(float(lengths.mean()), 1),
-        "median": float(np.median(lengths)),
-        "p95": float(np.percentile(lengths, 95)),
-        "max": int(lengths.max()),
-    }
+def histogram(blocks: Callable[[], Iterable[npt.NDArray[np.uint32]]]) -> Json:
+    """Return counts of lengths between `EDGES` (the last bin is open), and what is typical.
+
+    Args:
+        blocks: yields the lengths, array by array; called several times.
+
+    """
+    bins, total, most = np.zeros(len(EDGES), np.int64), 0, 0
+    for block in blocks():
+        bins += np.bincount(np.searchsorted(EDGES, block, "right") - 1, minlength=len(EDGES))
+        total += int(block.sum(dtype=np.int64))
+        most = max(most, int(block.max(initial=0)))
+    found = {"unit": "characters", "edges": list(EDGES), "counts": bins.tolist()}
+    count = int(bins.sum())
+    if not count:
+        return found
+    median, p95 = quantiles(blocks, (0.5, 0.95), count)
+    return {**found, "mean": round(total / count, 1), "median": median, "p95": p95, "max": most}
+
+
+def _lengths(spill: Spill, place: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint32]]:
+    """Yield the lengths of the examples that are in a split."""
+    for first, block in spill.length.blocks():
+        yield block[place[first : first + len(block)] <= max(SPLITS.values())]
 
 
 def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], division: Division) -> list[str]:

@@ -102,9 +102,12 @@ class ShardWriter:
 
     def add(self, example: Example) -> None:
         """Append an example."""
-        text, provenance = to_text(example), example.provenance
-        self._writer.add(example.kind, text, provenance.source, provenance.row)
-        self._digest.update(f"{provenance.source}\0{provenance.row}\0{text}\n".encode())
+        self.add_text(example.kind, to_text(example), example.provenance.source, example.provenance.row)
+
+    def add_text(self, kind: str, text: str, source: str, row: int) -> None:
+        """Append an example as it is stored."""
+        self._writer.add(kind, text, source, row)
+        self._digest.update(f"{source}\0{row}\0{text}\n".encode())
         self.characters += len(text)
 
     def close(self) -> Shard:
@@ -129,16 +132,33 @@ def write_shard(path: Path, examples: Iterable[Example], origin: int = 0) -> Sha
     return writer.close()
 
 
+class ShardsWriter:
+    """Writes any number of examples as shards of their usual size."""
+
+    def __init__(self, folder: Path, origin: int) -> None:
+        self._folder, self._origin = folder, origin
+        self._shards: list[Shard] = []
+        self._writer: ShardWriter | None = None
+
+    def add_text(self, kind: str, text: str, source: str, row: int) -> None:
+        """Append an example as it is stored."""
+        if self._writer is None:
+            self._writer = ShardWriter(self._folder / f"part-{len(self._shards):05d}.arrow", self._origin)
+        self._writer.add_text(kind, text, source, row)
+        if self._writer.full:
+            self.close()
+
+    def close(self) -> Dataset:
+        """Finish the last shard; return all."""
+        if self._writer is not None:
+            self._shards.append(self._writer.close())
+            self._writer = None
+        return Dataset(tuple(self._shards))
+
+
 def write_shards(folder: Path, examples: Iterable[Example], origin: int = 0) -> Dataset:
     """Write any number of examples as shards of their usual size."""
-    shards: list[Shard] = []
-    writer: ShardWriter | None = None
+    writer = ShardsWriter(folder, origin)
     for example in examples:
-        writer = writer or ShardWriter(folder / f"part-{len(shards):05d}.arrow", origin)
-        writer.add(example)
-        if writer.full:
-            shards.append(writer.close())
-            writer = None
-    if writer is not None:
-        shards.append(writer.close())
-    return Dataset(tuple(shards))
+        writer.add_text(example.kind, to_text(example), example.provenance.source, example.provenance.row)
+    return writer.close()

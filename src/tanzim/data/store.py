@@ -53,23 +53,42 @@ class ExampleWriter:
         self._file = pa.OSFile(str(self._temporary), "wb")
         self._writer = pa.ipc.new_file(self._file, SCHEMA)
         self._columns: tuple[list[str], list[str], list[str], list[int]] = ([], [], [], [])
-        self._bytes = 0
+        self._batches: list[Any] = []
+        self._rows = self._bytes = 0
         self.count = 0
 
     def add(self, kind: str, text: str, source: str, row: int) -> None:
         """Append one example, given as `to_text` returns it."""
         for column, value in zip(self._columns, (kind, text, source, row), strict=True):
             column.append(value)  # type: ignore[attr-defined]
-        self._bytes += 4 * len(text)
-        self.count += 1
-        if len(self._columns[0]) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
+        self._counted(1, 4 * len(text))
+
+    def add_batch(self, batch: Any) -> None:  # noqa: ANN401 - a pyarrow.RecordBatch
+        """Append the rows of a record batch of a store."""
+        self._gather()
+        self._batches.append(batch)
+        self._counted(batch.num_rows, batch.nbytes)
+
+    def _counted(self, rows: int, size: int) -> None:
+        self.count += rows
+        self._rows += rows
+        self._bytes += size
+        if self._rows >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
             self._flush()
 
-    def _flush(self) -> None:
+    def _gather(self) -> None:
         if self._columns[0]:
-            self._writer.write_batch(pa.record_batch([*self._columns], schema=SCHEMA))
-        self._columns = ([], [], [], [])
-        self._bytes = 0
+            self._batches.append(pa.record_batch([*self._columns], schema=SCHEMA))
+            self._columns = ([], [], [], [])
+
+    def _flush(self) -> None:
+        self._gather()
+        if self._rows:
+            together = pa.Table.from_batches(self._batches, SCHEMA).combine_chunks()
+            for batch in together.to_batches():
+                self._writer.write_batch(batch)
+        self._batches = []
+        self._rows = self._bytes = 0
 
     def __enter__(self) -> Self:
         return self

@@ -266,7 +266,7 @@ def test_progress_is_told_regularly(tmp_path: Path) -> None:
         config, tmp_path / "out", seed=1, progress=lambda done, total, note: calls.append((done, total, note))
     )
     assert [done for done, _, note in calls if note.startswith("reading")] == [1000, 2000, 3000]
-    assert {note for *_, note in calls} >= {"comparing the splits", "writing train"}
+    assert {note for *_, note in calls} >= {"comparing the splits", "writing the splits"}
 
 
 def test_rows_with_a_long_text_in_common_are_compared_in_reasonable_time(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy.typing as npt
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json, Progress
 from tanzim.core.seeds import derive
+from tanzim.data.columns import BLOCK, Words, frequent, mix, smallest
 from tanzim.data.config import DataConfig
-from tanzim.data.similarity import Words
-from tanzim.data.split.leakage import Indices, find_leaks, same_prompts, shown
+from tanzim.data.split.leakage import Mask, find_leaks, repeats, same_prompts, shown
 from tanzim.data.split.spill import Spill
 
 TRAIN, VALIDATION, TEST, LEAKED, UNUSED = range(5)
@@ -52,9 +53,9 @@ def _share(count: int, share: float) -> int:
 def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> Division:
     """Draw the splits, keep duplicates from standing on both sides, and sample down.
 
-    Files of their own stay what they are. Otherwise a seeded permutation gives the first examples
-    to the test set, the next to validation and the rest to training; examples with the same prompt
-    or the same context stay together, so that few have to be dropped as duplicates.
+    Files of their own stay what they are. Otherwise the seed gives each example a rank: the lowest
+    make the test set, the next validation and the rest training; examples with the same prompt
+    or the same context have one rank, so that few have to be dropped as duplicates.
 
     Args:
         spill: all examples.
@@ -66,16 +67,12 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
         DataError: leakage under ``split.leakage: error``, or nothing is left to train on.
 
     """
-    place = np.frombuffer(spill.origin, np.uint8).copy()
-    rows = np.flatnonzero(place == TRAIN)
-    test = 0 if config.test_path else _share(len(rows), config.split.test)
-    validation = 0 if config.validation_path else _share(len(rows), config.split.validation)
+    place = spill.origin()
+    count = int((place == TRAIN).sum())
+    test = 0 if config.test_path else _share(count, config.split.test)
+    validation = 0 if config.validation_path else _share(count, config.split.validation)
     if test + validation:
-        drawn, ends = _draw(spill.kin[rows], derive(seed, "data", "split"))
-        test = _whole(ends, test)
-        validation = _whole(ends, test + validation) - test if validation else 0
-        place[rows[drawn[:test]]] = TEST
-        place[rows[drawn[test : test + validation]]] = VALIDATION
+        test, validation = _draw(spill, place, test, validation, derive(seed, "data", "split"))
     unused = {"test": _sample(place, TEST, config.max_test, derive(seed, "data", "max_test"))}
     leakage = _free(spill, place, config, progress) if compares(config) else {"mode": "one split"}
     if not (place == TRAIN).any():
@@ -102,7 +99,7 @@ def divide_again(spill: Spill, first: Division, config: DataConfig, progress: Pr
         DataError: leakage under ``split.leakage: error``.
 
     """
-    place = np.frombuffer(spill.origin, np.uint8).copy()
+    place = spill.origin()
     leakage = first.leakage
     if compares(config):
         again = _free(spill, place, config, progress)
@@ -111,48 +108,80 @@ def divide_again(spill: Spill, first: Division, config: DataConfig, progress: Pr
     return Division(place, leakage, first.dropped + int((place == LEAKED).sum()), first.unused)
 
 
-def _draw(kin: Words, seed: int) -> tuple[Indices, Indices]:
-    """Permute rows with kin side by side.
+def _draw(
+    spill: Spill, place: npt.NDArray[np.uint8], test: int, validation: int, seed: int
+) -> tuple[int, int]:
+    """Give each example to be divided a rank by seed, kin the same; the lowest are set aside.
 
     A kind of row that is more than one in fifty is no kinship (one question asked of all, say):
     its rows are drawn one by one.
 
     Args:
-        kin: equal values for rows that belong together, [N].
-        seed: chooses the permutation.
+        spill: all examples.
+        place: where each goes; changed here, [N].
+        test: examples of the test set, at least; kin are not parted.
+        validation: examples of the validation set, at least.
+        seed: chooses the ranks.
 
     Returns:
-        The permutation, [N], and the positions at which it may be cut, [G + 1].
+        How many were drawn for testing and for validation.
 
     """
-    rng = np.random.default_rng(seed)
-    order = np.argsort(kin, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], kin[order][1:] != kin[order][:-1]]))
-    counts = np.diff(starts, append=len(kin))
-    kind = np.empty(len(kin), np.uint32)
-    kind[order] = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
-    del order
-    alone = np.flatnonzero(counts[kind] > max(2, len(kin) // 50))
-    kinds = len(counts) + len(alone)
-    kind[alone] = np.arange(len(counts), kinds, dtype=np.uint32)
-    rank = rng.permutation(np.arange(kinds, dtype=np.uint32))[kind]
-    drawn = np.argsort(rank, kind="stable")
-    cuts = np.flatnonzero(rank[drawn][1:] != rank[drawn][:-1]) + 1
-    return drawn, np.concatenate([[0], cuts, [len(kin)]])
+    drawn = place == TRAIN
+
+    def kin() -> Iterator[Words]:
+        return (mix(block[drawn[first : first + len(block)]]) for first, block in spill.kin.blocks())
+
+    no_kin = frequent(kin, max(2, int(drawn.sum()) // 50))
+
+    def ranked() -> Iterator[tuple[npt.NDArray[np.int64], Words]]:
+        for first, block in spill.kin.blocks():
+            rows = np.flatnonzero(drawn[first : first + len(block)])
+            key = mix(block[rows])
+            alone = np.isin(key, no_kin)
+            key[alone] = mix(_numbers(rows[alone] + first))
+            yield rows + first, mix(key ^ np.uint64(seed))
+
+    def ranks() -> Iterator[Words]:
+        return (rank for _, rank in ranked())
+
+    counts, done = [], 0
+    for split, wanted in ((TEST, test), (VALIDATION, validation)):
+        left = min(wanted, int(drawn.sum()) - done)
+        if left:
+            last = smallest(ranks, done + left)
+            for rows, rank in ranked():
+                place[rows[(rank <= last) & (place[rows] == TRAIN)]] = split
+        counts.append(int((place[drawn] == split).sum()))
+        done += counts[-1]
+    return counts[0], counts[1]
 
 
-def _whole(ends: Indices, wanted: int) -> int:
-    """Return the first allowed cut that gives at least ``wanted`` rows."""
-    return int(ends[np.searchsorted(ends, wanted)])
+def _numbers(rows: npt.NDArray[np.int64]) -> Words:
+    """Return row numbers as words of another kind than hashes of texts."""
+    return rows.astype(np.uint64) + np.uint64(1 << 63)
 
 
 def _sample(place: npt.NDArray[np.uint8], split: int, most: int | None, seed: int) -> int:
-    rows = np.flatnonzero(place == split)
-    if most is None or len(rows) <= most:
+    """Mark all but a seeded sample of a split as unused; return how many."""
+    count = int((place == split).sum())
+    if most is None or count <= most:
         return 0
-    left_out = np.random.default_rng(seed).permutation(rows)[most:]
-    place[left_out] = UNUSED
-    return len(left_out)
+
+    def ranked() -> Iterator[tuple[npt.NDArray[np.int64], Words]]:
+        for start in range(0, len(place), BLOCK):
+            rows = np.flatnonzero(place[start : start + BLOCK] == split) + start
+            yield rows, mix(_numbers(rows) ^ np.uint64(seed))
+
+    last = smallest(lambda: (rank for _, rank in ranked()), most)
+    for rows, rank in ranked():
+        place[rows[rank > last]] = UNUSED
+    return count - most
+
+
+def _is(place: npt.NDArray[np.uint8], names: list[str]) -> Mask:
+    held: Mask = np.isin(place, [SPLITS[name] for name in names])
+    return held
 
 
 def _free(spill: Spill, place: npt.NDArray[np.uint8], config: DataConfig, progress: Progress) -> Json:
@@ -168,22 +197,18 @@ def _free(spill: Spill, place: npt.NDArray[np.uint8], config: DataConfig, progre
         "pairs": [],
     }
     reader = spill.reader()
-    for exposed_name, held_names in (("validation", ["test"]), ("train", ["validation", "test"])):
-        exposed = np.flatnonzero(place == SPLITS[exposed_name])
-        held: Indices = np.flatnonzero(np.isin(place, [SPLITS[name] for name in held_names]))
-        leak = find_leaks(spill, held, exposed, threshold, progress)
-        found["exact"] += leak.exact.shape[1]
-        found["near"] += leak.near.shape[1]
+    for exposed, held in (("validation", ["test"]), ("train", ["validation", "test"])):
+        leak = find_leaks(spill, _is(place, held), _is(place, [exposed]), threshold, progress)
+        found["exact"] += leak.exact.count
+        found["near"] += leak.near.count
         found["crowded"] += leak.crowded
-        found["pairs"] += shown(reader, leak.exact) + shown(reader, leak.near, leak.similarity)
+        found["pairs"] += shown(reader, leak.exact) + shown(reader, leak.near)
         if mode == "repair":
             place[leak.rows] = LEAKED
-            found["dropped"][exposed_name] = len(leak.rows)
-    texts = spill.full[place == TRAIN]
-    found["repeats_in_train"] = len(texts) - len(np.unique(texts))
-    held = np.flatnonzero(np.isin(place, [VALIDATION, TEST]))
-    prompts = same_prompts(spill, held, np.flatnonzero(place == TRAIN))
-    found["same_prompt_other_answer"] = prompts.shape[1]
+            found["dropped"][exposed] = int(leak.rows.sum())
+    found["repeats_in_train"] = repeats(spill, place == TRAIN)
+    prompts = same_prompts(spill, _is(place, ["validation", "test"]), place == TRAIN)
+    found["same_prompt_other_answer"] = prompts.count
     found["same_prompt_pairs"] = shown(reader, prompts)[:3]
     total = found["exact"] + found["near"]
     if mode == "error" and total:
