@@ -53,9 +53,9 @@ class UnicodeConfig(Section):
     control: bool = True
     """Drop control characters but tab and line feed; every line end becomes a line feed."""
     invisible: bool = True
-    """Drop zero-width spaces, soft hyphens, byte-order marks, tag characters that hide text, and the like."""
+    """Drop zero-width spaces, soft hyphens, byte-order marks, tags that hide text, and the like."""
     bidi: Literal["overrides", "all", "keep"] = "overrides"
-    """Direction: drop embeddings, overrides and isolates (they reorder what is seen), or the marks as well."""
+    """Drop embeddings, overrides and isolates (they reorder what is seen), or direction marks as well."""
     spaces: bool = True
     """Make every kind of space the ordinary one."""
 
@@ -83,7 +83,7 @@ class MissingConfig(Section):
     def _filled(self) -> MissingConfig:
         for name in ("text", "label"):
             if getattr(self, name) == "fill" and not getattr(self, f"{name}_fill").strip():
-                raise ValueError(f"{name} is fill, and {name}_fill is empty: say what stands for a missing one")
+                raise ValueError(f"{name} is fill, and {name}_fill is empty: say what is filled in")
         return self
 
 
@@ -95,8 +95,8 @@ class RepetitionConfig(Section):
     """
 
     type: Literal["repetition"] = "repetition"
-    min_words: int = Field(20, ge=1)
-    """Shorter texts are not held to the shares: one repeated phrase is much of a short text."""
+    min_words: int = Field(50, ge=1)
+    """Shorter texts are held to the runs alone: one phrase said twice is much of a short text."""
     duplicate_lines: float | None = Field(0.30, gt=0, le=1)
     """Most lines, as a share of all lines, that repeat an earlier one."""
     duplicate_paragraphs: float | None = Field(0.30, gt=0, le=1)
@@ -113,6 +113,8 @@ class RepetitionConfig(Section):
     """Words in a run → most characters in runs that repeat an earlier one."""
     max_word_run: int | None = Field(8, ge=2)
     """Most times that the same word may follow itself: a loop of a model, or a stuck key."""
+    max_phrase_run: int | None = Field(4, ge=2)
+    """Most times that the same 2 to 20 words may follow themselves."""
     max_character_run: int | None = Field(30, ge=2)
     """Most times that the same letter or digit may follow itself."""
     phrases: Literal["report", "thin", "off"] = "report"
@@ -183,7 +185,7 @@ class QualityConfig(Section):
     """
 
     type: Literal["quality"] = "quality"
-    kinds: list[Kind] = Field(default_factory=lambda: ["text"])
+    kinds: tuple[Kind, ...] = ("text",)
     """What is judged. The rules were made for web documents: a short answer breaks many, and is good."""
     rules: QualityRules = QualityRules()
     """Thresholds for text in any language but Persian; stop words are looked for in English alone."""
@@ -193,8 +195,8 @@ class QualityConfig(Section):
     """C4: cut lines about cookies, privacy policy and terms of use."""
     javascript_lines: bool = True
     """C4: cut lines that ask for JavaScript."""
-    citations: bool = True
-    """C4: cut Wikipedia's marks such as [3] and [citation needed]."""
+    citations: bool = False
+    """C4: cut Wikipedia's marks such as [3] and [citation needed]; off, as it would cut x[3] in programs."""
     unpunctuated_lines: bool = False
     """C4: cut lines that end without punctuation; off, as FineWeb found it to cost a third of all text."""
     min_line_words: int | None = Field(None, ge=1)
@@ -246,3 +248,40 @@ class SentencesConfig(Section):
     """Most characters of a part (some 1,000 tokens of English); a longer sentence is cut between words."""
     language: Literal["auto", "en", "fa"] = "auto"
     """Auto takes about.language, or else the script."""
+
+
+class PersianConfig(Section):
+    """Write Persian texts as they should be written: letters, half-spaces, punctuation, joins.
+
+    Texts that are not Persian stay as they are, and so do Latin words, code, addresses, tags and JSON.
+    """
+
+    type: Literal["persian"] = "persian"
+    lossless: bool = False
+    """Only letters and digits for their equals, as letters and digits say; nothing else is touched."""
+    letters: bool = True
+    """Arabic ي and ك, other look-alikes and presentation forms become Persian letters."""
+    digits: Literal["keep", "unify", "persian", "latin", "arabic"] = "unify"
+    """unify turns Arabic ٤ into Persian ۴ alone: which of ۴ and 4 is better is the model's affair."""
+    punctuation: Literal["keep", "persian", "latin"] = "persian"
+    """persian writes ؟ ، ؛ after Persian words and «» around them."""
+    spaces: bool = True
+    """Set the spaces around signs right, and make several spaces one."""
+    diacritics: Literal["keep", "vowels", "remove"] = "keep"
+    """vowels takes the short vowels out and leaves ً and ّ, which are spelling; remove takes all."""
+    change_marked: bool = False
+    """Change Quranic and fully vowelled passages as well; off, as their marks are part of the text."""
+    kashida: Literal["keep", "remove"] = "remove"
+    """The stroke that stretches words (ســلام)."""
+    half_spaces: bool = True
+    """Put missing half-spaces in (می‌خواهم, کتاب‌ها), and take misplaced ones out."""
+    phrases: Literal["keep", "join"] = "keep"
+    """به عنوان and its like with a half-space; off, as writers differ. A corpus that does it has its way."""
+    reversed_lines: bool = True
+    """Turn lines round that PDF extraction has put in reverse."""
+    line_wraps: Literal["keep", "join"] = "keep"
+    """Join the lines of paragraphs that were cut to one width; off, as verse must stay."""
+    lexicon: Literal["rules", "corpus"] = "rules"
+    """corpus counts the words of all examples first, and lets them decide doubtful cases."""
+    cut_words: bool = True
+    """With lexicon corpus: join words that were cut, part words that were run together."""
