@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from tanzim.pipeline.search import search
     from tanzim.pipeline.serve import serve_models
     from tanzim.pipeline.workspace import load_config
+
+# peft imports bitsandbytes where it is installed, which asks for kernels on the hub; here it does without.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

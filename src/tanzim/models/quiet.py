@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import ERROR, getLogger
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import huggingface_hub.constants
 from transformers.utils import logging
 
-# bitsandbytes looks for kernels on the hub where the package `kernels` is installed, and says so if not.
-getLogger("bitsandbytes").setLevel(ERROR)
 # The environment alone does not reach a hub client that was imported before us.
 huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
 
