@@ -11,6 +11,7 @@ from tanzim.data.balance.config import LabelNoiseConfig, OversampleConfig, Smote
 from tanzim.data.clean.config import LengthConfig
 from tanzim.data.dedup.config import DedupExactConfig
 from tanzim.data.ingest.config import SourceConfig, check_host, without_password
+from tanzim.data.ingest.documents.config import ChunksConfig
 
 Format = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "tagged", "preference", "text"
@@ -125,6 +126,16 @@ class DataConfig(Section):
     @field_validator("path", "validation_path", "test_path")
     @classmethod
     def _no_passwords(cls, value: str | list[str] | None) -> str | list[str] | None:
+    chunks: ChunksConfig = ChunksConfig()
+    """What one example of a document (PDF, Word, HTML, Markdown) is."""
+    html: Literal["main", "all"] = "main"
+    """Of a saved web page its main text, or all that it shows, navigation included."""
+    sheets: list[str] = Field(default_factory=list)
+    """Sheets of a workbook that are read, by name; empty reads all that have the columns of the first."""
+    max_document_mb: float = Field(200.0, gt=0)
+    """A larger document (MB, once unpacked) is rejected: archives can hold a thousand times their size."""
+    max_document_seconds: float = Field(300.0, gt=0)
+    """A document whose parser takes longer (s) is rejected: some are made to hang it."""
         for path in [value] if isinstance(value, str) else value or []:
             without_password(path)
         return value

@@ -12,6 +12,8 @@ from tanzim.core.errors import DataError
 from tanzim.core.files import sha256
 from tanzim.core.records import Json
 from tanzim.data.config import DataConfig
+from tanzim.data.ingest.documents.parts import NAMES, SUFFIXES, Kind
+from tanzim.data.ingest.documents.read import document_kind, read_document
 from tanzim.data.ingest.encoding import Content, open_content, read_bytes
 from tanzim.data.ingest.guard import Guard
 from tanzim.data.ingest.hub import PREFIX, read_hub
@@ -22,14 +24,14 @@ from tanzim.data.ingest.rows import Rejected, Row
 from tanzim.data.ingest.snapshot import read_snapshot
 from tanzim.data.ingest.tables import layout_of, read_parquet, read_table
 
-Container = Literal["jsonl", "json", "csv", "tsv", "parquet", "text", "hub", "fetched"]
+Container = Literal["jsonl", "json", "csv", "tsv", "parquet", "text", "hub", "fetched", Kind]
 
 _SUFFIXES: dict[str, Container] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
-    ".parquet": "parquet", ".pq": "parquet", ".txt": "text", ".text": "text", ".md": "text",
+    ".parquet": "parquet", ".pq": "parquet", ".txt": "text", ".text": "text", **SUFFIXES,
 }  # fmt: skip
 _ABOUT = ("readme", "license", "licence", "copying", "changelog", "notice", "citation")
-KINDS = "JSONL, JSON, CSV, TSV, Parquet or plain text, each also gzipped"
+KINDS = "JSONL, JSON, CSV, TSV, Parquet, plain text, PDF, DOCX, XLSX, HTML or Markdown, each also gzipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +220,17 @@ def open_source(source: Source, config: DataConfig) -> Opened:
     limit = int(config.max_line_mb * 1e6)
     if source.fetched is not None:
         return Opened("fetched", "utf-8", source.fetched["note"], read_snapshot(path, source.name, limit))
-    if next(read_bytes(path), b"").startswith(b"PAR1") or _suffix(path) in (".parquet", ".pq"):
+    head = next(read_bytes(path), b"")
+    if head.startswith(b"PAR1") or _suffix(path) in (".parquet", ".pq"):
         return Opened("parquet", "utf-8", "Parquet", read_parquet(path, source.name))
+    if kind := document_kind(path, _suffix(path), head):
+        meter = Meter()
+        rows = meter.counted(read_document(path, source.name, kind, config))
+        return Opened(kind, config.encoding, NAMES[kind], rows, meter)
     content = open_content(path, config.encoding)
     meter = Meter()
     content = replace(content, chunks=meter.chunks(content.chunks))
     container = _container(path, content)
-    rows: Iterator[Row | Rejected]
     if container == "jsonl":
         note, rows = "JSON Lines", read_json_lines(content, source.name, limit)
     elif container == "json":

@@ -63,7 +63,7 @@ def layout_of(content: Content, tabs: bool, header: bool | None) -> Layout:
             quotes = any('"' in cell for row in cells for cell in row)
             quoted = quotes and not any(_stray_quotes(row) for row in cells)
     rows = list(csv.reader(sample, delimiter=separator, quoting=_dialect(separator, quoted)["quoting"]))
-    return Layout(separator, quoted, _has_header(rows) if header is None else header)
+    return Layout(separator, quoted, has_header(rows) if header is None else header)
 
 
 def _dialect(separator: str, quoted: bool) -> Json:
@@ -83,7 +83,7 @@ def _separator(sample: list[str]) -> str:
     return best
 
 
-def _has_header(rows: list[list[str]]) -> bool:
+def has_header(rows: list[list[str]]) -> bool:
     """Tell column names from a first row of values."""
     if not rows:
         return False
@@ -143,22 +143,28 @@ def read_table(content: Content, source: str, layout: Layout, limit: int) -> Ite
         if not cells:  # a blank line, or a fault
             continue
         if columns is None:
-            columns = _columns(cells, layout, source)
+            columns = column_names(cells, layout.header, f"{source}, header")
             if layout.header:
                 continue
         number += 1
         yield _row(source, number, columns, cells)
 
 
-def _columns(cells: list[str], layout: Layout, source: str) -> list[str]:
-    if not layout.header:
+def column_names(cells: list[str], header: bool, where: str) -> list[str]:
+    """Return the names of the columns: the first row's cells, or column_1 and so on.
+
+    Raises:
+        DataError: a name stands twice.
+
+    """
+    if not header:
         return [f"column_{index}" for index in range(1, len(cells) + 1)]
     names = [cell.strip() or f"column_{index}" for index, cell in enumerate(cells, 1)]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise DataError(
             f"the column name '{min(twice)}' stands twice in the header",
-            where=f"{source}, header",
+            where=where,
             fix="give each column its own name (or set data.header: false)",
         )
     return names

@@ -1,0 +1,1 @@
+"""Documents as sources: PDF, Word, HTML, Markdown and workbooks."""
