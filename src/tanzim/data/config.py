@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tanzim.core.config import Section
 from tanzim.data.balance.config import LabelNoiseConfig, OversampleConfig, SmoteConfig, UndersampleConfig
-from tanzim.data.clean.config import LengthConfig
+from tanzim.data.clean.config import LengthConfig, PersianConfig
 from tanzim.data.dedup.config import DedupExactConfig
 from tanzim.data.ingest.config import SourceConfig, check_host, without_password
 from tanzim.data.ingest.documents.config import ChunksConfig
@@ -50,14 +50,35 @@ class Columns(Section):
 class Splits(Section):
     """How examples are divided, when the sources are not divided already."""
 
+    method: Literal["random", "stratified", "k_fold", "leave_one_out", "group", "time"] = "random"
+    """By chance; each label in proportion; one fold held out; one example; whole groups; the latest.
+
+    Kin (near duplicates, the same prompt, one about.group) are never parted; kin that make more than one in
+    fifty are, unless they are a group and the method is not random.
+    """
+    folds: int = Field(5, ge=2)
+    """How many folds of k_fold there are; labels are dealt evenly."""
+    fold: int = Field(1, ge=1)
+    """Which fold (k_fold) or which example (leave_one_out) is the test set; run once for each."""
     validation: float = Field(0.05, ge=0, lt=1)
     """Share of examples kept to watch the training with."""
     test: float = Field(0.1, ge=0, lt=1)
-    """Share of examples kept for the evaluation before and after."""
+    """Share of examples kept for the evaluation before and after; k_fold and leave_one_out take the fold."""
     near_duplicate: float = Field(0.85, gt=0, le=1)
     """Jaccard similarity of character 5-grams from which two examples count as the same."""
     leakage: Literal["repair", "error", "allow"] = "repair"
     """A duplicate on both sides of a split: repair drops it from the training side, error stops."""
+
+    @property
+    def by_fold(self) -> bool:
+        """Whether the test set is a fold."""
+        return self.method in ("k_fold", "leave_one_out")
+
+    @model_validator(mode="after")
+    def _fold_is_there(self) -> Splits:
+        if self.method == "k_fold" and self.fold > self.folds:
+            raise ValueError(f"fold {self.fold} of {self.folds} folds: they are counted from 1")
+        return self
 
     @model_validator(mode="after")
     def _leave_training_data(self) -> Splits:
@@ -70,7 +91,13 @@ class Splits(Section):
 
 # One step of the chain; a new one is added here, and to `tanzim.data.steps.STEPS`.
 StepConfig = Annotated[
-    LengthConfig | DedupExactConfig | OversampleConfig | UndersampleConfig | SmoteConfig | LabelNoiseConfig,
+    LengthConfig
+    | PersianConfig
+    | DedupExactConfig
+    | OversampleConfig
+    | UndersampleConfig
+    | SmoteConfig
+    | LabelNoiseConfig,
     Field(discriminator="type"),
 ]
 
@@ -99,6 +126,16 @@ class DataConfig(Section):
     """Whether a CSV or TSV file starts with column names; unset looks at the file."""
     documents: Literal["auto", "line", "file"] = "auto"
     """What one document of a plain-text file is; auto looks at its lines and says why."""
+    chunks: ChunksConfig = ChunksConfig()
+    """What one example of a document (PDF, Word, HTML, Markdown) is."""
+    html: Literal["main", "all"] = "main"
+    """Of a saved web page its main text, or all that it shows, navigation included."""
+    sheets: list[str] = Field(default_factory=list)
+    """Sheets of a workbook that are read, by name; empty reads all that have the columns of the first."""
+    max_document_mb: float = Field(200.0, gt=0)
+    """A larger document (MB, once unpacked) is rejected: archives can hold a thousand times their size."""
+    max_document_seconds: float = Field(300.0, gt=0)
+    """A document whose parser takes longer (s) is rejected: some are made to hang it."""
     encoding: str = "auto"
     """Text encoding; auto takes UTF-8 (or UTF-16 with its mark) and refuses others by name."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -126,16 +163,6 @@ class DataConfig(Section):
     @field_validator("path", "validation_path", "test_path")
     @classmethod
     def _no_passwords(cls, value: str | list[str] | None) -> str | list[str] | None:
-    chunks: ChunksConfig = ChunksConfig()
-    """What one example of a document (PDF, Word, HTML, Markdown) is."""
-    html: Literal["main", "all"] = "main"
-    """Of a saved web page its main text, or all that it shows, navigation included."""
-    sheets: list[str] = Field(default_factory=list)
-    """Sheets of a workbook that are read, by name; empty reads all that have the columns of the first."""
-    max_document_mb: float = Field(200.0, gt=0)
-    """A larger document (MB, once unpacked) is rejected: archives can hold a thousand times their size."""
-    max_document_seconds: float = Field(300.0, gt=0)
-    """A document whose parser takes longer (s) is rejected: some are made to hang it."""
         for path in [value] if isinstance(value, str) else value or []:
             without_password(path)
         return value
@@ -149,6 +176,14 @@ class DataConfig(Section):
         """Tell whether examples for this use have sources of their own."""
         path = self.validation_path if use == "validation" else self.test_path
         return path is not None or any(source.use == use for source in self.sources)
+
+    @model_validator(mode="after")
+    def _one_test_set(self) -> DataConfig:
+        if self.split.by_fold and self.test_path:
+            raise ValueError(
+                f"split.method={self.split.method} takes the test set out of path, and test_path names another"
+            )
+        return self
 
     @field_validator("labels", mode="before")
     @classmethod

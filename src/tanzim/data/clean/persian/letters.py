@@ -1,0 +1,142 @@
+"""Letters: look-alikes, presentation forms, digits, diacritics, kashida.
+
+Unicode's names: U+064A ARABIC YEH ي and U+0643 ARABIC KAF ك are Arabic's, U+06CC FARSI YEH ی and U+06A9 KEHEH ک
+Persian's; presentation forms (U+FB50–U+FDFF, U+FE70–U+FEFC) are letters coded by their shape, and what
+PDF files are often made of; kashida (tatweel, U+0640) only stretches a word.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal
+
+from tanzim.data.clean.persian.script import LETTERS, MARKS, ZWNJ, has_forms
+
+Digits = Literal["keep", "unify", "persian", "latin", "arabic"]
+Diacritics = Literal["keep", "vowels", "remove"]
+
+# One letter for one letter: reading does not change. ة, أ, إ, ؤ, ئ are spelling, and stay.
+LOOK_ALIKES = {
+    "ي": "ی", "ى": "ی", "ې": "ی", "ۍ": "ی", "ے": "ی",
+    "ك": "ک", "ڪ": "ک", "ﮎ": "ک",
+    "ہ": "ه", "ھ": "ه", "ە": "ه", "ۂ": "ۀ", "ۃ": "ة",
+    "ٱ": "ا", "ٲ": "أ", "ٳ": "إ",
+}  # fmt: skip
+_PERSIAN_DIGITS, _ARABIC_DIGITS, _LATIN_DIGITS = "۰۱۲۳۴۵۶۷۸۹", "٠١٢٣٤٥٦٧٨٩", "0123456789"
+# Words written as one sign keep their sign: rial, blessings, basmala.
+_SIGNS = range(0xFDFA, 0xFE00)
+# Letters that do not join the next one: after them a half-space is not seen.
+NON_JOINING = frozenset("اآأإٱدذرزژوؤةء")
+
+
+def _forms() -> dict[int, str]:
+    table: dict[int, str] = {}
+    for code in (*range(0xFB50, 0xFE00), *range(0xFE70, 0xFEFD)):
+        plain = unicodedata.normalize("NFKC", chr(code))
+        if code in _SIGNS or plain == chr(code) or code in (0xFD3E, 0xFD3F):
+            continue
+        # A mark on a space or a kashida is the mark, for use on a letter.
+        table[code] = plain.lstrip(" ـ") if len(plain) > 1 and plain[0] in " ـ" else plain
+    return table
+
+
+_FORM_TABLE = _forms()
+_JOINS_NOT_ON = frozenset(
+    code
+    for code, plain in _FORM_TABLE.items()
+    if "FINAL FORM" in unicodedata.name(chr(code)) or "ISOLATED FORM" in unicodedata.name(chr(code))
+    if plain and plain[-1] not in NON_JOINING and not unicodedata.combining(plain[-1]) and plain != "ء"
+)
+_ENDS = "".join(map(chr, sorted(_JOINS_NOT_ON)))
+_BEGINS = "".join(
+    chr(code) for code in sorted(_FORM_TABLE) if not unicodedata.combining(_FORM_TABLE[code][0])
+    if "INITIAL FORM" in unicodedata.name(chr(code)) or "ISOLATED FORM" in unicodedata.name(chr(code))
+)  # fmt: skip
+_HIDDEN_HALF_SPACE = re.compile(f"(?<=[{_ENDS}])(?=[{_BEGINS}])")
+
+_KASHIDA = re.compile(
+    f"(?<=[{LETTERS}{MARKS}])ـ+(?=[{MARKS}]*[{LETTERS}])|(?<=[{LETTERS}{MARKS}])ــ+|ـ+(?=[{LETTERS}])"
+)
+_VOWELS = re.compile("[\u064c-\u0650\u0652\u0656-\u065f\u0670]")
+_ALL_MARKS = re.compile("[\u064b-\u0652\u0656-\u065f\u0670]")
+_WORD = re.compile(f"[{LETTERS}{MARKS}\u06d6-\u06ed]+")
+_QURANIC = re.compile("[\u06d6-\u06ed\u0671]")
+_HARAKAT = re.compile("[\u064b-\u0652\u0670]")
+
+
+def shapes_to_letters(text: str) -> str:
+    """Return a text with presentation forms as ordinary letters.
+
+    Where a word goes on after a letter in its final shape, the typesetter had a half-space: it comes back.
+    """
+    if not has_forms(text):
+        return text
+    return _HIDDEN_HALF_SPACE.sub(ZWNJ, text).translate(_FORM_TABLE)
+
+
+def digit_table(policy: Digits) -> dict[int, str]:
+    """Return the table (for `str.translate`) of a policy for digits."""
+    to = {"persian": _PERSIAN_DIGITS, "latin": _LATIN_DIGITS, "arabic": _ARABIC_DIGITS}
+    if policy == "keep":
+        return {}
+    if policy == "unify":
+        return {ord(a): p for a, p in zip(_ARABIC_DIGITS, _PERSIAN_DIGITS, strict=True)}
+    return {
+        ord(digit): to[policy][value]
+        for digits in (_PERSIAN_DIGITS, _ARABIC_DIGITS, _LATIN_DIGITS)
+        for value, digit in enumerate(digits)
+    }
+
+
+def letter_table(look_alikes: bool, digits: Digits) -> dict[int, str]:
+    """Return one table (for `str.translate`) for look-alikes and digits."""
+    return {**({ord(a): b for a, b in LOOK_ALIKES.items()} if look_alikes else {}), **digit_table(digits)}
+
+
+def marked(text: str) -> list[tuple[int, int]]:
+    """Return the parts (start, end) that are Quranic or fully vowelled: their marks are part of the text.
+
+    A part is a run of three words or more that have, on the average, a vowel sign on each third letter or more
+    densely, or a word with a sign that only the Quran has.
+    """
+    if not _ALL_MARKS.search(text) and not _QURANIC.search(text):
+        return []
+    found: list[tuple[int, int]] = []
+    run: list[re.Match[str]] = []
+    for word in _WORD.finditer(text):
+        marks = len(_HARAKAT.findall(word[0]))
+        dense = 3 * marks >= len(word[0]) - marks or _QURANIC.search(word[0]) is not None
+        if dense and run and text[run[-1].end() : word.start()].strip(" \u200c"):
+            _close(run, found)
+            run = []
+        if dense:
+            run.append(word)
+        else:
+            _close(run, found)
+            run = []
+    _close(run, found)
+    return found
+
+
+def _close(run: list[re.Match[str]], found: list[tuple[int, int]]) -> None:
+    if len(run) >= 3 or any(_QURANIC.search(word[0]) for word in run):
+        found.append((run[0].start(), run[-1].end()))
+
+
+def without_marks(text: str, policy: Diacritics) -> str:
+    """Return a text without vowel signs.
+
+    Args:
+        text: the text; parts to be left alone are no longer in it.
+        policy: vowels leaves ً (لطفاً) and ّ, which are spelling; remove takes all but the hamza of هٔ.
+
+    """
+    if policy == "keep":
+        return text
+    return (_VOWELS if policy == "vowels" else _ALL_MARKS).sub("", text)
+
+
+def without_kashida(text: str) -> str:
+    """Return a text without the strokes that stretch its words; a stroke that stands alone is a dash, and stays."""
+    return _KASHIDA.sub("", text) if "ـ" in text else text
