@@ -1,11 +1,12 @@
 """The table of methods: each one on the embedded model, the same data, steps and held-out items.
 
-    python bench/methods_table.py [METHOD …] [--again] [--write]
+    python bench/methods_table.py [METHOD …] [--again] [--speed] [--write]
 
 Every method gets one short run of at most three minutes on two quiet cores, with a learning rate that is
 usual for it and was not searched for: the table says what a method costs and that it learns, not which
 one is best. A finished row is kept in bench/results/methods.json and not run again, so an interrupted
-table goes on. ``--write`` puts the table into README.md and docs/methods.md. The last line is JSON.
+table goes on. ``--speed`` measures the tokens per second of finished rows again, over SPEED_STEPS steps and
+without the evaluation, for a table made while the cores had other work. ``--write`` puts the table into README.md and docs/methods.md. The last line is JSON.
 """
 
 import argparse
@@ -65,6 +66,7 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lomo": ("full, LOMO", "2306.09782", {"method.type": "full", "optimizer.type": "lomo"}),
     "mezo": ("full, MeZO", "2305.17333", {"method.type": "full", "optimizer.type": "mezo"}),
 }
+SPEED_STEPS = 30
 COLUMNS = ("method", "trained", "of all", "memory", "planned", "tokens/s", "held-out loss", "fields right")
 
 
@@ -76,6 +78,9 @@ def main() -> None:
             done[name] = measure(name)
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(done, indent=1) + "\n")
+    for name in options.methods if options.speed else ():
+        done[name]["tokens_per_s"] = speed(name)
+        RESULTS.write_text(json.dumps(done, indent=1) + "\n")
     lines = table({name: done[name] for name in METHODS if name in done})
     print("\n".join(lines))
     if options.write:
@@ -88,6 +93,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="what every method costs, and that it learns")
     parser.add_argument("methods", nargs="*", default=list(METHODS), help=f"of {', '.join(METHODS)}")
     parser.add_argument("--again", action="store_true", help="measure again what is measured already")
+    parser.add_argument("--speed", action="store_true", help="measure tokens per second again, alone")
     parser.add_argument(
         "--write", action="store_true", help="put the table into README.md and docs/methods.md"
     )
@@ -101,27 +107,40 @@ def asked(name: str) -> dict[str, Any]:
     return SETTINGS | {f"train.{key}": value for key, value in METHODS[name][2].items()}
 
 
+def run(name: str, folder: str, verbs: tuple[str, ...], **changes: Any) -> Path:
+    """Run verbs on one method in processes of their own; return the folder of the run."""
+    data = {
+        f"data.{key}": str(EXAMPLE / "data" / f"{split}.jsonl")
+        for key, split in (("path", "train"), ("validation_path", "validation"), ("test_path", "test"))
+    }
+    if not Path(data["data.path"]).is_file():
+        subprocess.run([sys.executable, str(EXAMPLE / "generate.py")], check=True, stdout=sys.stderr)
+    settings = {"name": name, "runs_dir": folder, **data, **asked(name), **changes}
+    words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    config = Path(folder) / "tanzim.yaml"
+    config.write_text("{}\n")
+    for verb in verbs:
+        print(f"{name}: {verb}", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "tanzim", verb, str(config), *words]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return Path(folder) / name
+
+
+def speed(name: str) -> float:
+    """Train for a few steps on quiet cores; return tokens per second."""
+    with tempfile.TemporaryDirectory(prefix="tanzim-methods-") as folder:
+        place = run(name, folder, ("train",), **{"train.max_steps": SPEED_STEPS})
+        manifest = json.loads((place / "manifest.json").read_text())
+    return round(manifest["result"]["tokens_per_s"], 1)
+
+
 def measure(name: str) -> dict[str, Any]:
-    """Train and evaluate one method in processes of its own."""
+    """Train and evaluate one method."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tanzim-methods-") as folder:
-        data = {
-            f"data.{key}": str(EXAMPLE / "data" / f"{split}.jsonl")
-            for key, split in (("path", "train"), ("validation_path", "validation"), ("test_path", "test"))
-        }
-        if not Path(data["data.path"]).is_file():
-            subprocess.run([sys.executable, str(EXAMPLE / "generate.py")], check=True, stdout=sys.stderr)
-        settings = {"name": name, "runs_dir": folder, **data, **asked(name)}
-        words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        config = Path(folder) / "tanzim.yaml"
-        config.write_text("{}\n")
-        for verb in ("train", "evaluate"):
-            print(f"{name}: {verb}", file=sys.stderr, flush=True)
-            command = [sys.executable, "-m", "tanzim", verb, str(config), *words]
-            subprocess.run(command, check=True, stdout=sys.stderr)
-        run = Path(folder) / name
-        plan, manifest = (json.loads((run / f).read_text()) for f in ("plan.json", "manifest.json"))
-        report = json.loads((run / "evaluation" / "report.json").read_text())
+        place = run(name, folder, ("train", "evaluate"))
+        plan, manifest = (json.loads((place / f).read_text()) for f in ("plan.json", "manifest.json"))
+        report = json.loads((place / "evaluation" / "report.json").read_text())
     systems = {system["name"]: system for system in report["systems"]}
     result = manifest["result"]
     return {
