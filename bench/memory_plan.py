@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ SIZES = {
     "135M": (576, 1536, 30, 9, 3, 49_152),
     "362M": (960, 2560, 32, 15, 5, 49_152),
 }
-TOKENS, STEPS, GOAL = 768, 6, 0.15
+TOKENS, STEPS, GOAL = 768, 4, 0.15
 
 
 def main() -> None:
@@ -82,16 +83,30 @@ def chosen(options: argparse.Namespace, size: str) -> list[str]:
 
 
 def run(case: dict[str, str], *, make: bool = False) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--worker", json.dumps(case | {"make": make})]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{case} failed:\n{done.stderr[-3000:]}")
-    answer: dict[str, Any] = {} if make else json.loads(done.stdout.splitlines()[-1])
-    return answer
+    """Run a case in a process of its own; once its training has ended, what would follow is cut short."""
+    with tempfile.TemporaryDirectory(prefix="tanzim-memory-") as folder, tempfile.TemporaryFile("w+") as said:
+        words = json.dumps(case | {"make": make, "folder": folder})
+        process = subprocess.Popen([sys.executable, __file__, "--worker", words], stdout=said, stderr=said)
+        plan = Path(folder) / "runs" / "run" / "plan.json"
+        while process.poll() is None:
+            time.sleep(0.2)
+            found = json.loads(plan.read_text()) if plan.is_file() else {}
+            if "measured" in found:
+                process.kill()
+                process.wait()
+                return {
+                    "predicted": found["predicted"]["peak_memory"],
+                    "measured": found["measured"]["peak_memory"],
+                    "parts": found["predicted"]["memory_parts"],
+                }
+        if not make or process.returncode:
+            said.seek(0)
+            sys.exit(f"{case} failed:\n{said.read()[-3000:]}")
+    return {}
 
 
-def work(case: dict[str, str]) -> None:
-    """Predict, train, and print both peaks: the worker's whole life."""
+def work(case: dict[str, Any]) -> None:
+    """Predict and train: the worker's whole life."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import numpy as np
 
@@ -99,36 +114,25 @@ def work(case: dict[str, str]) -> None:
     from tanzim.pipeline.config import Config
     from tanzim.pipeline.finetune import finetune
 
-    with tempfile.TemporaryDirectory(prefix="tanzim-memory-") as name:
-        folder = Path(name)
-        random = np.random.default_rng(0)
-        rows = [
-            " ".join(f"w{i}" for i in random.integers(0, 1000, random.integers(8, 60))) for _ in range(120)
-        ]
-        lines = [json.dumps({"prompt": f"Say {row[:40]}", "completion": row}) for row in rows]
-        (folder / "data.jsonl").write_text("\n".join(lines))
-        settings = {
-            "data.path": str(folder / "data.jsonl"),
-            "model.name": case["base"],
-            "runs_dir": str(folder / "runs"),
-            "data.split.test": 0.01,
-            "data.split.validation": 0.05,
-            "train.method.type": case["method"],
-            "train.optimizer.type": case["optimizer"],
-            "train.max_steps": STEPS,
-            "train.tokens_per_step": TOKENS,
-            "train.tokens_per_pass": TOKENS,
-            "train.learning_rate": 1e-6,
-        }
-        config = load(Config, None, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
-        done = finetune(config)
-        plan = json.loads((done.folder.path / "plan.json").read_text())
-        answer = {
-            "predicted": plan["predicted"]["peak_memory"],
-            "measured": plan["measured"]["peak_memory"],
-            "parts": plan["predicted"]["memory_parts"],
-        }
-        print(json.dumps(answer))
+    folder = Path(case["folder"])
+    random = np.random.default_rng(0)
+    rows = [" ".join(f"w{i}" for i in random.integers(0, 1000, random.integers(8, 60))) for _ in range(120)]
+    lines = [json.dumps({"prompt": f"Say {row[:40]}", "completion": row}) for row in rows]
+    (folder / "data.jsonl").write_text("\n".join(lines))
+    settings = {
+        "data.path": str(folder / "data.jsonl"),
+        "model.name": case["base"],
+        "runs_dir": str(folder / "runs"),
+        "data.split.test": 0.01,
+        "data.split.validation": 0.05,
+        "train.method.type": case["method"],
+        "train.optimizer.type": case["optimizer"],
+        "train.max_steps": STEPS,
+        "train.tokens_per_step": TOKENS,
+        "train.tokens_per_pass": TOKENS,
+        "train.learning_rate": 1e-6,
+    }
+    finetune(load(Config, None, [f"{key}={json.dumps(value)}" for key, value in settings.items()]))
 
 
 def make_base(folder: Path, size: str) -> None:

@@ -5,8 +5,9 @@
 Every method gets one short run of at most three minutes on two quiet cores, with a learning rate that is
 usual for it and was not searched for: the table says what a method costs and that it learns, not which
 one is best. A finished row is kept in bench/results/methods.json and not run again, so an interrupted
-table goes on. ``--speed`` measures the tokens per second of finished rows again, over SPEED_STEPS steps and
-without the evaluation, for a table made while the cores had other work. ``--write`` puts the table into README.md and docs/methods.md. The last line is JSON.
+table goes on. ``--speed`` measures the tokens per second of finished rows again, over SPEED_STEPS steps
+and without the evaluation, for a table made while the cores had other work. ``--write`` puts the table
+into README.md and docs/methods.md. The last line is JSON.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def asked(name: str) -> dict[str, Any]:
     return SETTINGS | {f"train.{key}": value for key, value in METHODS[name][2].items()}
 
 
-def run(name: str, folder: str, verbs: tuple[str, ...], **changes: Any) -> Path:
+def run(name: str, folder: str, verbs: tuple[str, ...], **changes: object) -> Path:
     """Run verbs on one method in processes of their own; return the folder of the run."""
     data = {
         f"data.{key}": str(EXAMPLE / "data" / f"{split}.jsonl")
