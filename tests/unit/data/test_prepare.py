@@ -77,8 +77,7 @@ def _jaccard(one: str, two: str) -> float:
     return shared / (len(_grams(one)) + len(_grams(two)) - shared)
 
 
-def test_no_near_duplicate_is_left_across_splits(tmp_path: Path) -> None:
-    """By brute force over all pairs; and what was dropped had one."""
+def _with_near_duplicates() -> list[str]:
     rng = random.Random(2)
     texts = [_random_text(rng) for _ in range(120)]
     for text in texts[:60]:
@@ -86,20 +85,37 @@ def test_no_near_duplicate_is_left_across_splits(tmp_path: Path) -> None:
         for place in rng.sample(range(len(words)), rng.choice([1, 2, 4])):
             words[place] = "zzzz"
         texts.append(" ".join(words))
+    return texts
+
+
+def test_no_near_duplicate_is_left_across_splits(tmp_path: Path) -> None:
+    """By brute force over all pairs: near duplicates are drawn into one split, so that none is dropped."""
+    texts = _with_near_duplicates()
     path = _write(tmp_path / "a.jsonl", [{"text": text} for text in texts])
     report = _prepare(tmp_path / "out", path=path, split={"test": 0.3, "validation": 0.2})
     train, validation, test = (_split(tmp_path / "out", n) for n in ("train", "validation", "test"))
     for one_side, other_side in ((train, validation + test), (validation, test)):
         worst = max(_jaccard(a.text, b.text) for a in one_side for b in other_side)
         assert worst < 0.85
-    kept = {e.text for e in train + validation}
-    held = [e.text for e in validation + test]
-    dropped = [t for t in texts if t not in kept and t not in held]
-    assert len(dropped) == report.leakage["near"] == sum(report.leakage["dropped"].values()) > 10
-    for pair in report.leakage["pairs"]:
-        assert pair["similarity"] >= 0.85
-    # A row is dropped for a held-out row, some of which were in validation and dropped themselves.
-    assert all(max(_jaccard(t, o) for o in texts if o != t) >= 0.85 for t in dropped)
+    assert len(train + validation + test) == len(texts)
+    assert sum(report.leakage["dropped"].values()) == report.leakage["near"] == 0
+
+
+def test_near_duplicates_of_a_test_file_are_dropped(tmp_path: Path) -> None:
+    """By brute force over all pairs; and what was dropped had one."""
+    texts = _with_near_duplicates()
+    held, texts = texts[:60], texts[60:]
+    paths = {
+        "path": _write(tmp_path / "a.jsonl", [{"text": text} for text in texts]),
+        "test_path": _write(tmp_path / "b.jsonl", [{"text": text} for text in held]),
+    }
+    report = _prepare(tmp_path / "out", **paths, split={"validation": 0})
+    kept = {e.text for e in _split(tmp_path / "out", "train")}
+    assert max(_jaccard(a, b) for a in kept for b in held) < 0.85
+    dropped = [t for t in texts if t not in kept]
+    assert len(dropped) == report.leakage["near"] == report.leakage["dropped"]["train"] > 10
+    assert all(pair["similarity"] >= 0.85 for pair in report.leakage["pairs"])
+    assert all(max(_jaccard(t, o) for o in held) >= 0.85 for t in dropped)
 
 
 def test_leakage_between_files_is_repaired_refused_or_allowed(tmp_path: Path) -> None:

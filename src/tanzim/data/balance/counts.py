@@ -26,7 +26,7 @@ def lowered(counts: Counts, ratio: float) -> Counts:
 
 def class_weights(counts: Counts) -> npt.NDArray[np.float64]:
     """Return N / (C·n_c), the weights that make every class count alike (King and Zeng 2001), [C]."""
-    return counts.sum() / (len(counts) * counts)
+    return np.asarray(counts.sum() / (len(counts) * counts), np.float64)
 
 
 def effective_number(counts: Counts, beta: float | None = None) -> npt.NDArray[np.float64]:

@@ -13,6 +13,8 @@ from tanzim.core.records import Json, Progress
 from tanzim.core.seeds import derive
 from tanzim.data.columns import BLOCK, Words, frequent, mix, smallest
 from tanzim.data.config import DataConfig
+from tanzim.data.split.draw import draw_sets
+from tanzim.data.split.kin import Joined, join_near
 from tanzim.data.split.leakage import Mask, find_leaks, repeats, same_prompts, shown
 from tanzim.data.split.spill import Spill
 
@@ -30,6 +32,7 @@ class Division:
         leakage: what was found across the splits, for the report.
         dropped: how many were dropped as duplicates, all in all.
         unused: examples left out by max_train and max_test.
+        drawn: how the splits were drawn.
 
     """
 
@@ -37,12 +40,13 @@ class Division:
     leakage: Json
     dropped: int
     unused: Json = field(default_factory=dict)
+    drawn: Json = field(default_factory=dict)
 
 
 def compares(config: DataConfig) -> bool:
     """Tell whether there will be more than one split, so that leakage is possible."""
     split = config.split
-    return bool(split.validation or split.test or config.validation_path or config.test_path)
+    return bool(split.validation or split.test or split.by_fold or config.validation_path or config.test_path)
 
 
 def _share(count: int, share: float) -> int:
@@ -53,9 +57,10 @@ def _share(count: int, share: float) -> int:
 def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> Division:
     """Draw the splits, keep duplicates from standing on both sides, and sample down.
 
-    Files of their own stay what they are. Otherwise the seed gives each example a rank: the lowest
-    make the test set, the next validation and the rest training; examples with the same prompt
-    or the same context have one rank, so that few have to be dropped as duplicates.
+    Files of their own stay what they are. Otherwise near duplicates and examples with the same prompt, the
+    same context or the same group are joined to kin, so that few have to be dropped, and ``split.method``
+    decides. By chance: the seed gives each example a rank, kin the same; the lowest make the test set, the
+    next validation and the rest training.
 
     Args:
         spill: all examples.
@@ -69,10 +74,15 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
     """
     place = spill.origin()
     count = int((place == TRAIN).sum())
-    test = 0 if config.test_path else _share(count, config.split.test)
+    by_fold = config.split.by_fold
+    test = 0 if config.test_path or by_fold else _share(count, config.split.test)
     validation = 0 if config.validation_path else _share(count, config.split.validation)
-    if test + validation:
-        test, validation = _draw(spill, place, test, validation, derive(seed, "data", "split"))
+    drawn: Json = {}
+    if test + validation or by_fold:
+        near = config.split.near_duplicate if config.split.leakage != "allow" else None
+        joined = Joined(spill) if near is None else join_near(spill, place == TRAIN, near, progress)
+        drawn = _drawn(spill, joined, place, config, (test, validation), derive(seed, "data", "split"))
+        test, validation = drawn["test"], drawn["validation"]
     unused = {"test": _sample(place, TEST, config.max_test, derive(seed, "data", "max_test"))}
     leakage = _free(spill, place, config, progress) if compares(config) else {"mode": "one split"}
     if not (place == TRAIN).any():
@@ -83,7 +93,7 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
             fix="give more data, smaller shares, or split.leakage: allow",
         )
     unused["train"] = _sample(place, TRAIN, config.max_train, derive(seed, "data", "max_train"))
-    return Division(place, leakage, int((place == LEAKED).sum()), unused)
+    return Division(place, leakage, int((place == LEAKED).sum()), unused, drawn)
 
 
 def divide_again(spill: Spill, first: Division, config: DataConfig, progress: Progress) -> Division:
@@ -105,11 +115,30 @@ def divide_again(spill: Spill, first: Division, config: DataConfig, progress: Pr
         again = _free(spill, place, config, progress)
         dropped = {name: count + again["dropped"].get(name, 0) for name, count in leakage["dropped"].items()}
         leakage = {**leakage, "dropped": dropped, "after_steps": again}
-    return Division(place, leakage, first.dropped + int((place == LEAKED).sum()), first.unused)
+    leaked = first.dropped + int((place == LEAKED).sum())
+    return Division(place, leakage, leaked, first.unused, first.drawn)
+
+
+def _drawn(
+    spill: Spill,
+    joined: Joined,
+    place: npt.NDArray[np.uint8],
+    config: DataConfig,
+    wanted: tuple[int, int],
+    seed: int,
+) -> Json:
+    """Draw the held-out sets by the method of the config; say how, and how many they hold."""
+    if config.split.method == "random":
+        test, validation = _draw(joined, place, *wanted, seed)
+        return {"method": "random", "test": test, "validation": validation}
+    rows = np.flatnonzero(place == TRAIN)
+    sets, said = draw_sets(spill, joined, place == TRAIN, config, wanted, seed)
+    place[rows] = np.array([TRAIN, TEST, VALIDATION], np.uint8)[sets]
+    return {**said, "test": int((sets == 1).sum()), "validation": int((sets == 2).sum())}
 
 
 def _draw(
-    spill: Spill, place: npt.NDArray[np.uint8], test: int, validation: int, seed: int
+    joined: Joined, place: npt.NDArray[np.uint8], test: int, validation: int, seed: int
 ) -> tuple[int, int]:
     """Give each example to be divided a rank by seed, kin the same; the lowest are set aside.
 
@@ -117,7 +146,7 @@ def _draw(
     its rows are drawn one by one.
 
     Args:
-        spill: all examples.
+        joined: the kin of all examples.
         place: where each goes; changed here, [N].
         test: examples of the test set, at least; kin are not parted.
         validation: examples of the validation set, at least.
@@ -130,12 +159,12 @@ def _draw(
     drawn = place == TRAIN
 
     def kin() -> Iterator[Words]:
-        return (mix(block[drawn[first : first + len(block)]]) for first, block in spill.kin.blocks())
+        return (mix(block[drawn[first : first + len(block)]]) for first, block in joined.blocks())
 
     no_kin = frequent(kin, max(2, int(drawn.sum()) // 50))
 
     def ranked() -> Iterator[tuple[npt.NDArray[np.int64], Words]]:
-        for first, block in spill.kin.blocks():
+        for first, block in joined.blocks():
             rows = np.flatnonzero(drawn[first : first + len(block)])
             key = mix(block[rows])
             alone = np.isin(key, no_kin)
