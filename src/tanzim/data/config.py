@@ -12,6 +12,14 @@ from tanzim.data.clean.config import LengthConfig, PersianConfig
 from tanzim.data.dedup.config import DedupExactConfig
 from tanzim.data.ingest.config import SourceConfig, check_host, without_password
 from tanzim.data.ingest.documents.config import ChunksConfig
+from tanzim.data.screen.config import (
+    ContaminationConfig,
+    ContaminationSemanticConfig,
+    LicenceConfig,
+    PiiConfig,
+    SecretsConfig,
+    ToxicityConfig,
+)
 
 Format = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "tagged", "preference", "text"
@@ -97,7 +105,13 @@ StepConfig = Annotated[
     | OversampleConfig
     | UndersampleConfig
     | SmoteConfig
-    | LabelNoiseConfig,
+    | LabelNoiseConfig
+    | PiiConfig
+    | SecretsConfig
+    | ToxicityConfig
+    | LicenceConfig
+    | ContaminationConfig
+    | ContaminationSemanticConfig,
     Field(discriminator="type"),
 ]
 
@@ -137,7 +151,8 @@ class DataConfig(Section):
     max_document_seconds: float = Field(300.0, gt=0)
     """A document whose parser takes longer (s) is rejected: some are made to hang it."""
     encoding: str = "auto"
-    """Text encoding; auto takes UTF-8 (or UTF-16 with its mark) and refuses others by name."""
+    """Text encoding; auto takes UTF-8 (or UTF-16 with its mark) and refuses others by name, detect takes those
+    it is sure of."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Names for label values, such as {0: happy, 1: sad}."""
     instruction: str = "Classify the text. Answer with one of: {labels}.\n\n{text}"

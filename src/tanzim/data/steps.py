@@ -15,12 +15,27 @@ from tanzim.data.step import Step
 # Type → module and class. Modules are imported when a step is made: some need a library of an extra.
 STEPS: dict[str, tuple[str, str]] = {
     "length": ("clean.length", "Length"),
+    "html": ("clean.html", "Html"),
+    "boilerplate": ("clean.boilerplate", "Boilerplate"),
+    "unicode": ("clean.unicode", "Unicode"),
+    "missing": ("clean.missing", "Missing"),
+    "repetition": ("clean.repetition", "Repetition"),
+    "quality": ("clean.quality", "Quality"),
+    "language": ("clean.language", "Language"),
+    "linguistic": ("clean.linguistic", "Linguistic"),
+    "sentences": ("clean.sentences", "Sentences"),
     "persian": ("clean.persian.step", "Persian"),
     "dedup_exact": ("dedup.exact", "DedupExact"),
     "oversample": ("balance.sample", "Oversample"),
     "undersample": ("balance.sample", "Undersample"),
     "smote": ("balance.smote", "Smote"),
     "label_noise": ("balance.label_noise", "LabelNoise"),
+    "pii": ("screen.pii", "Pii"),
+    "secrets": ("screen.secrets", "Secrets"),
+    "toxicity": ("screen.toxicity", "Toxicity"),
+    "licence": ("screen.licence", "Licence"),
+    "contamination": ("screen.contamination", "Contamination"),
+    "contamination_semantic": ("screen.contamination", "ContaminationSemantic"),
 }
 
 
