@@ -7,8 +7,9 @@ import io
 import socket
 import ssl
 import threading
+import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -131,12 +132,18 @@ class _Watch:
     """Breaks a connection off when its time is over: a server that drips bytes holds nobody up."""
 
     def __init__(self, bounds: Bounds) -> None:
-        self._seconds = bounds.seconds
+        self._seconds, self._whole = bounds.seconds, bounds.whole
+        self._left, self._begun = bounds.seconds, 0.0
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(bounds.seconds, self._ring)
-        self._timer.daemon = True
+        self._timer: threading.Timer | None = None
         self.rang = False
-        if bounds.whole:
+
+    def begin(self) -> None:
+        """Let the time run."""
+        if self._whole:
+            self._begun = time.monotonic()
+            self._timer = threading.Timer(self._left, self._ring)
+            self._timer.daemon = True
             self._timer.start()
 
     def over(self, connection: socket.socket) -> None:
@@ -151,7 +158,11 @@ class _Watch:
                 return
 
     def stop(self) -> None:
-        self._timer.cancel()
+        """Let the time stand still."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._left = max(0.0, self._left - (time.monotonic() - self._begun))
+            self._timer = None
 
     def fault(self, url: str, error: Exception) -> Unreachable:
         """Say what became of a connection."""
@@ -202,7 +213,13 @@ def normal(url: str) -> str:
 
 
 @contextmanager
-def get(url: str, guard: Guard, bounds: Bounds, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
+def get(
+    url: str,
+    guard: Guard,
+    bounds: Bounds,
+    headers: Mapping[str, str] | None = None,
+    check: Callable[[str], None] | None = None,
+) -> Iterator[Answer]:
     """Open a URL, following redirects, each checked as the first address was.
 
     Args:
@@ -211,6 +228,8 @@ def get(url: str, guard: Guard, bounds: Bounds, headers: Mapping[str, str] | Non
         guard: says which addresses may be connected to.
         bounds: what it may cost.
         headers: to send along to the first host; not to others that it sends us on to.
+        check: asked before each request, of a redirect too; it raises what it does not want. Its time does
+            not count.
 
     Raises:
         Unreachable: the address is refused, or does not answer as it should. A status such as 404 is an
@@ -222,6 +241,9 @@ def get(url: str, guard: Guard, bounds: Bounds, headers: Mapping[str, str] | Non
     here, origin = normal(url), urlsplit(normal(url)).netloc
     try:
         for _ in range(bounds.redirects + 1):
+            if check is not None:
+                check(here)
+            watch.begin()
             own = headers if urlsplit(here).netloc == origin else None
             connection, response = _request(here, guard, bounds, watch, own or {})
             target = response.headers.get("location")
@@ -230,6 +252,7 @@ def get(url: str, guard: Guard, bounds: Bounds, headers: Mapping[str, str] | Non
                 yield Answer(here, response.status, known, response, watch)
                 return
             connection.close()
+            watch.stop()
             here = normal(urljoin(here, target))
         raise Unreachable(url, "there are too many redirects", f"more than {bounds.redirects}")
     finally:
