@@ -8,8 +8,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NoReturn
 
 from tanzim.core.errors import ConfigError, DataError
+from tanzim.data.ingest.guess import detect_encoding
 from tanzim.data.ingest.remote import AnyFile, RemoteFile
 
 CHUNK = 1 << 20
@@ -31,6 +33,7 @@ _FOREIGN = (
     (b"\xfd7zXZ", "compressed with xz"),
     (b"ARROW1", "an Arrow file"),
     (b"SQLite format 3", "an SQLite database"),
+    (b"\xd0\xcf\x11\xe0", "an old Word or Excel file, or a new one protected by a password"),
 )
 _CONTROLS = bytes(set(range(32)) - {9, 10, 12, 13, 27})
 
@@ -44,6 +47,7 @@ class Content:
         encoding: the encoding of the file itself.
         head: the first megabyte, without its byte order mark.
         chunks: the whole content, the head included.
+        detected: whether the encoding was told from the bytes alone (``data.encoding: detect``).
 
     """
 
@@ -51,6 +55,7 @@ class Content:
     encoding: str
     head: bytes
     chunks: Iterator[bytes]
+    detected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,11 @@ def read_bytes(path: AnyFile) -> Iterator[bytes]:
 def open_content(path: AnyFile, encoding: str = "auto") -> Content:
     """Open a text file in the encoding that its mark, ``encoding`` or its bytes say.
 
+    Args:
+        path: the file.
+        encoding: its name; "auto" takes UTF-8 and refuses others by name, "detect" takes others as well
+            where they are sure.
+
     Raises:
         ConfigError: there is no encoding of that name.
         DataError: the file is empty, binary, or in an encoding that has to be named.
@@ -114,7 +124,8 @@ def open_content(path: AnyFile, encoding: str = "auto") -> Content:
     mark, marked = next(((m, name) for m, name in _MARKS if head.startswith(m)), (b"", None))
     if not head[len(mark) :].strip():
         raise DataError("the file is empty", where=str(path), fix="remove it, or fetch it again")
-    if encoding != "auto":
+    detected = False
+    if encoding not in ("auto", "detect"):
         try:
             named = codecs.lookup(encoding).name
         except LookupError:
@@ -122,13 +133,14 @@ def open_content(path: AnyFile, encoding: str = "auto") -> Content:
         wide = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": "utf-8"}
         codec = marked or wide.get(named, named)
     else:
-        codec = marked or _codec_of(head, path)
+        codec = marked or _codec_of(head, path, encoding == "detect")
+        detected = not marked and codec != "utf-8"
     head = head[len(mark) :]
     if codec.startswith(("utf-16", "utf-32")):
         text = _recode(head, chunks, codec, path)
         first = next(text, b"")
-        return Content("utf-8", codec, first, _chain(first, text))
-    return Content(codec, codec, head, _chain(head, chunks))
+        return Content("utf-8", codec, first, _chain(first, text), detected)
+    return Content(codec, codec, head, _chain(head, chunks), detected)
 
 
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -148,8 +160,8 @@ def _recode(head: bytes, rest: Iterator[bytes], codec: str, path: AnyFile) -> It
         ) from None
 
 
-def _codec_of(head: bytes, path: AnyFile) -> str:
-    """Take UTF-8; name what else the bytes look like instead of guessing silently."""
+def _codec_of(head: bytes, path: AnyFile, detect: bool) -> str:
+    """Take UTF-8, and if asked what is surely something else; name what else it looks like, and refuse."""
     for magic, name in _FOREIGN:
         if head.startswith(magic):
             raise DataError(
@@ -160,7 +172,10 @@ def _codec_of(head: bytes, path: AnyFile) -> str:
     sample = head[: 1 << 16]
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     if controls > 0.05 * len(sample):
-        _refuse_binary(sample, path)
+        codec = _without_mark(sample)
+        if detect and codec:
+            return codec
+        _refuse_binary(codec, path)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -168,6 +183,9 @@ def _codec_of(head: bytes, path: AnyFile) -> str:
         bad = sum(not _is_utf8(line) for line in lines)
         if bad * 2 < len(lines):  # mostly UTF-8: the odd line is rejected on its own
             return "utf-8"
+        found = detect_encoding(head) if detect else None
+        if found:
+            return found
         likely, name = guess_encoding(head)
         raise DataError(
             f"this is not UTF-8; it looks like {likely} ({name})",
@@ -185,17 +203,26 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _refuse_binary(sample: bytes, path: AnyFile) -> None:
+def _without_mark(sample: bytes) -> str | None:
+    """Return utf-16-le or utf-16-be if the bytes are text in one of them."""
     for codec in ("utf-16-le", "utf-16-be"):
         text = sample[: len(sample) // 2 * 2].decode(codec, errors="replace")
-        plain = sum(c.isprintable() or c in "\t\r\n" for c in text)
-        common = sum(c < "\u0700" for c in text)  # Latin, Greek, Cyrillic, Hebrew, Arabic
+        plain = sum(c.isprintable() or c in "\t\r\n\u200c\u200d" for c in text)
+        common = sum(
+            c < "\u0700" or c in "\u200c\u200d" for c in text
+        )  # Latin, Greek, Cyrillic, Hebrew, Arabic
         if plain > 0.95 * len(text) and common > 0.9 * len(text):
-            raise DataError(
-                f"this looks like {codec} without its byte order mark",
-                where=str(path),
-                fix=f"set data.encoding: {codec} (or save the file as UTF-8)",
-            )
+            return codec
+    return None
+
+
+def _refuse_binary(codec: str | None, path: AnyFile) -> NoReturn:
+    if codec:
+        raise DataError(
+            f"this looks like {codec} without its byte order mark",
+            where=str(path),
+            fix=f"set data.encoding: {codec} (or save the file as UTF-8)",
+        )
     raise DataError(
         "this is binary, not text",
         where=str(path),

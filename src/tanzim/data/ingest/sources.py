@@ -248,6 +248,8 @@ def open_source(source: Source, config: DataConfig) -> Opened:
         quotes = "" if layout.quoted else ", quotation marks literal"
         note = f"columns separated by {layout.separator!r}, {header}{quotes}"
         rows = read_table(content, source.name, layout, limit)
+    if content.detected:
+        note += f"; its encoding ({content.encoding}) was told from its bytes"
     return Opened(container, content.encoding, note, meter.counted(rows), meter)
 
 
