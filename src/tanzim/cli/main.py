@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tanzim.cli.adapters import app as adapters_app
+from tanzim.cli.data import app as data_app
 from tanzim.cli.launch import launch_command
 from tanzim.cli.range_test import range_test_command
 from tanzim.cli.search import search_command
@@ -20,7 +21,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")
 
@@ -57,32 +57,6 @@ def doctor() -> None:
     findings = probe()
     show.findings(findings)
     raise typer.Exit(1 if any(finding.level == "problem" for finding in findings) else 0)
-
-
-@data_app.command("inspect")
-def inspect_command(
-    file: Annotated[str, typer.Argument(help="Data file, folder, glob or hf:owner/name.")],
-) -> None:
-    """Say what the data is, why, how long, in which languages, and what is wrong with it."""
-    from tanzim.cli import show
-    from tanzim.pipeline.prepare import inspect_data
-
-    show.inspection(inspect_data(file))
-
-
-@data_app.command("preview")
-def preview_command(
-    settings: Settings = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many examples.")] = 3,
-    html: Annotated[str | None, typer.Option("--html", help="Write an offline page here, too.")] = None,
-) -> None:
-    """Show which tokens are trained and which are ignored, as the model will see them."""
-    from tanzim.cli import show
-
-    config = show.config(settings)
-    from tanzim.pipeline.preview import preview
-
-    show.preview(preview(config, count=count, html=html), html)
 
 
 @app.command("plan")

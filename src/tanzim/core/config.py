@@ -111,6 +111,19 @@ def _override(value: dict[str, Any], assignment: str) -> Keys:
     return keys
 
 
+def assigned(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return what ``key=value`` assignments say, with YAML values and dotted keys.
+
+    Raises:
+        ConfigError: one is no assignment.
+
+    """
+    value: dict[str, Any] = {}
+    for assignment in assignments:
+        _override(value, assignment)
+    return value
+
+
 def _inner(value: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
     """Return the dict inside ``value`` that holds the last of ``keys``; make those on the way."""
     for key in keys[:-1]:
