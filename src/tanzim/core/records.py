@@ -7,7 +7,7 @@ plain JSON and back without loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -93,7 +93,17 @@ class Example:
 
     def to_json(self) -> Json:
         """Return the record as plain JSON values, empty fields left out."""
-        return {key: value for key, value in asdict(self).items() if value not in ((), "", None, {})}
+        # Written out: `dataclasses.asdict` copies every value, and this runs for each row of every step.
+        origin = self.provenance
+        value: Json = {
+            "kind": self.kind,
+            "provenance": {"source": origin.source, "row": origin.row, "derived": origin.derived},
+        }
+        for key in ("messages", "tools", "text", "label", "words", "tags", "chosen", "rejected", "about"):
+            if found := getattr(self, key):
+                turns = key in ("messages", "chosen", "rejected")
+                value[key] = tuple(map(_message_json, found)) if turns else found
+        return value
 
     @classmethod
     def from_json(cls, value: Json) -> Example:
@@ -111,6 +121,21 @@ class Example:
             rejected=_messages(value, "rejected"),
             about=value.get("about", {}),
         )
+
+
+def _message_json(message: Message) -> Json:
+    calls = tuple(
+        {"name": call.name, "arguments": call.arguments, "id": call.id} for call in message.tool_calls
+    )
+    return {
+        "role": message.role,
+        "content": message.content,
+        "thinking": message.thinking,
+        "tool_calls": calls,
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+        "weight": message.weight,
+    }
 
 
 def _messages(value: Json, key: str) -> tuple[Message, ...]:

@@ -11,9 +11,11 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -173,15 +175,12 @@ def run_step(
     if issubclass(kind, WholeStep):
         verdict = folder / "verdict"
         findings = _decide(config, dataset, folder, verdict, seed, powers, local, progress)
-    firsts = [sum(shard.rows for shard in dataset.shards[:i]) for i in range(len(dataset.shards))]
+    firsts = accumulate((shard.rows for shard in dataset.shards[:-1]), initial=0)
     tasks = [
         _Task(config, seed, shard, folder / f"part-{number:05d}", first, verdict)
         for number, (shard, first) in enumerate(zip(dataset.shards, firsts, strict=True))
     ]
-    rows = 0
-    for number, _ in _resumed(local, _judge, tasks, ".json"):
-        rows += dataset.shards[number].rows
-        progress(rows, dataset.rows, config.type)
+    _run(local, _judge, tasks, ".json", partial(_noted, progress, config.type))
     report = StepReport(config.type, config.model_dump(mode="json"), findings=findings)
     shards = []
     for task in tasks:
@@ -212,18 +211,28 @@ class _Here:
     def __init__(self, powers: Powers) -> None:
         self._powers = powers
 
-    def map(self, function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def map(
+        self, function: Callable[..., Any], tasks: Sequence[Any]
+    ) -> Generator[tuple[int, Any], None, None]:
         yield from ((number, function(task, powers=self._powers)) for number, task in enumerate(tasks))
 
 
-def _resumed(
-    executor: Executor | _Here, function: Callable[[_Task], None], tasks: Sequence[_Task], suffix: str
-) -> Iterator[tuple[int, None]]:
-    """Run the tasks whose result is not there yet; yield the number of every task that is done."""
-    left = [number for number, task in enumerate(tasks) if not task.out.with_suffix(suffix).is_file()]
-    yield from ((number, None) for number in range(len(tasks)) if number not in set(left))
-    for index, _ in executor.map(function, [tasks[number] for number in left]):
-        yield left[index], None
+def _run(
+    executor: Executor | _Here,
+    function: Callable[[_Task], None],
+    tasks: Sequence[_Task],
+    suffix: str,
+    progress: Progress,
+) -> None:
+    """Run the tasks whose result is not there yet."""
+    left = [task for task in tasks if not task.out.with_suffix(suffix).is_file()]
+    total = sum(task.shard.rows for task in tasks)
+    rows = total - sum(task.shard.rows for task in left)
+    progress(rows, total, "")
+    with closing(executor.map(function, left)) as results:
+        for number, _ in results:
+            rows += left[number].shard.rows
+            progress(rows, total, "")
 
 
 def _decide(
@@ -245,10 +254,7 @@ def _decide(
         _Task(config, seed, shard, folder / f"survey-{number:05d}")
         for number, shard in enumerate(dataset.shards)
     ]
-    rows = 0
-    for number, _ in _resumed(executor, _survey, tasks, ".survey"):
-        rows += dataset.shards[number].rows
-        progress(rows, dataset.rows, f"{config.type}: looking")
+    _run(executor, _survey, tasks, ".survey", partial(_noted, progress, f"{config.type}: looking"))
     surveys = [Survey(task.out.with_suffix(".survey"), task.shard.rows, task.shard.origin) for task in tasks]
     step = make_step(config, powers, seed)
     assert isinstance(step, WholeStep)
@@ -260,7 +266,7 @@ def _decide(
 
 
 def _noted(progress: Progress, type: str, done: int, total: int | None, note: str) -> None:
-    progress(done, total, f"{type}: {note}")
+    progress(done, total, f"{type}: {note}" if note else type)
 
 
 def _survey(task: _Task, powers: Powers | None = None) -> None:
@@ -279,15 +285,26 @@ def _judge(task: _Task, powers: Powers | None = None) -> None:
     rejected = task.out.with_suffix(".rejected.part")
     with rejected.open("w", encoding="utf-8", errors="backslashreplace") as file:
         outcomes = (
-            step.judge(ledger.incoming(task.shard), task.verdict, task.first)
+            step.judge(ledger.incoming(task.shard.stored()), task.verdict, task.first)
             if isinstance(step, WholeStep) and task.verdict
-            else step.apply(ledger.incoming(task.shard))
+            else step.apply(ledger.incoming(task.shard.stored()))
         )
         shard = write_shard(
             task.out.with_suffix(".arrow"), ledger.outgoing(outcomes, file), task.shard.origin
         )
+    if shard.sha256 == task.shard.sha256:
+        _share(task.shard.path, shard.path)
     rejected.replace(task.out.with_suffix(".rejected.jsonl"))
     write_json(task.out.with_suffix(".json"), {**ledger.to_json(), "shard": shard.to_json()})
+
+
+def _share(old: Path, new: Path) -> None:
+    """Keep one file where two say the same."""
+    link = new.with_suffix(".link")
+    link.unlink(missing_ok=True)
+    with suppress(OSError):  # two disks, or a disk without links: then there are two files
+        link.hardlink_to(old)
+        link.replace(new)
 
 
 class _Ledger:
@@ -295,44 +312,61 @@ class _Ledger:
 
     def __init__(self, step: Step[Any]) -> None:
         self._step = step
-        self._inside: dict[Provenance, Example] = {}
+        self._inside: dict[Provenance, tuple[Example, str, Json]] = {}
         self._numbers: Counter[str] = Counter()
         self._removed: Counter[str] = Counter()
         self._samples: dict[str, list[Json]] = {}
 
-    def incoming(self, examples: Iterable[Example]) -> Iterator[Example]:
-        for example in examples:
+    def incoming(self, stored: Iterable[tuple[Example, str]]) -> Iterator[Example]:
+        for example, text in stored:
             self._numbers["rows_in"] += 1
-            self._inside[example.provenance] = example
+            self._inside[example.provenance] = example, text, dict(example.about)
             yield example
 
-    def outgoing(self, outcomes: Iterable[Outcome], file: Any) -> Iterator[Example]:  # noqa: ANN401 - a text file
+    def outgoing(
+        self,
+        outcomes: Iterable[Outcome],
+        file: Any,  # noqa: ANN401 - a text file
+    ) -> Iterator[tuple[Example, str | None]]:
+        """Yield what comes out, with the text it was stored as where it is as it was."""
         for outcome in outcomes:
             if isinstance(outcome, Removed):
-                self._inside.pop(outcome.example.provenance)
+                if self._inside.pop(outcome.example.provenance, None) is None:
+                    raise self._fault(f"took out {outcome.example.provenance}, which it had not or no more")
                 self._removed[outcome.reason] += 1
                 line = removed_line(self._step.config, outcome)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 self._sample(f"removed: {outcome.reason}", line)
                 continue
-            before = self._inside.pop(outcome.provenance, None)
-            if before is None:
-                self._numbers["added"] += 1
-                self._sample("added", {"from": str(outcome.provenance), "text": _shown(outcome)})
-            elif before != outcome:
-                self._numbers["changed"] += 1
-                if _shown(before) != _shown(outcome):
-                    shown = "(hidden by this step)" if self._step.private else _shown(before)
-                    self._sample("changed", {"before": shown, "after": _shown(outcome)})
-            self._numbers["rows_out"] += 1
-            yield outcome
+            yield outcome, self._kept(outcome)
         if self._inside:
             lost = next(iter(self._inside))
-            raise DataError(
-                f"the step lost {len(self._inside)} examples without a reason, the first being {lost}",
-                where=f"data.steps: {self._step.config.type}",
-                fix="this is a fault of the step: report it, and leave the step out",
-            )
+            raise self._fault(f"lost {len(self._inside)} examples without a reason, the first being {lost}")
+
+    def _kept(self, outcome: Example) -> str | None:
+        """Count what comes out; return the text it was stored as, if it is as it was."""
+        self._numbers["rows_out"] += 1
+        if outcome.provenance in self._inside:
+            before, text, about = self._inside.pop(outcome.provenance)
+            if outcome.about == about and (before is outcome or before == outcome):
+                return text
+            self._numbers["changed"] += 1
+            if _shown(before) != _shown(outcome):
+                shown = "(hidden by this step)" if self._step.private else _shown(before)
+                self._sample("changed", {"before": shown, "after": _shown(outcome)})
+            return None
+        if not outcome.provenance.derived:
+            raise self._fault(f"gave out {outcome.provenance}, which it had not or no more")
+        self._numbers["added"] += 1
+        self._sample("added", {"from": str(outcome.provenance), "text": _shown(outcome)})
+        return None
+
+    def _fault(self, what: str) -> DataError:
+        return DataError(
+            f"the step {what}",
+            where=f"data.steps: {self._step.config.type}",
+            fix="this is a fault of the step: report it, and leave the step out",
+        )
 
     def _sample(self, kind: str, value: Json) -> None:
         samples = self._samples.setdefault(kind, [])

@@ -34,9 +34,13 @@ class Shard:
 
     def __iter__(self) -> Iterator[Example]:
         """Read its examples one after another."""
+        return (example for example, _ in self.stored())
+
+    def stored(self) -> Iterator[tuple[Example, str]]:
+        """Read its examples one after another, each with the text it is stored as."""
         for batch in read_batches(self.path):
             for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-                yield from_text(text, source, row)
+                yield from_text(text, source, row), text
 
     def batches(self) -> Iterator[Any]:
         """Read its record batches one after another."""
@@ -120,12 +124,20 @@ class ShardWriter:
         self._stack.__exit__(type(error), error, error.__traceback__)
 
 
-def write_shard(path: Path, examples: Iterable[Example], origin: int = 0) -> Shard:
-    """Write one shard."""
+def write_shard(path: Path, examples: Iterable[tuple[Example, str | None]], origin: int = 0) -> Shard:
+    """Write one shard.
+
+    Args:
+        path: the file; it appears whole or not at all.
+        examples: each with the text it is stored as, where that is known.
+        origin: 0 for examples to be split (or trained on), 1 for validation, 2 for test.
+
+    """
     writer = ShardWriter(path, origin)
     try:
-        for example in examples:
-            writer.add(example)
+        for example, text in examples:
+            provenance = example.provenance
+            writer.add_text(example.kind, text or to_text(example), provenance.source, provenance.row)
     except BaseException as error:
         writer.discard(error)
         raise

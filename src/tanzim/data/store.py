@@ -18,6 +18,7 @@ from tanzim.core.records import Example, Json
 SCHEMA = pa.schema(
     [("kind", pa.string()), ("json", pa.string()), ("source", pa.string()), ("row", pa.int64())]
 )
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _BATCH_ROWS = 4096
 _BATCH_BYTES = 16 << 20
 
@@ -33,7 +34,7 @@ def to_text(example: Example) -> str:
     del value["provenance"]
     if example.provenance.derived:
         value["derived"] = example.provenance.derived
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def from_text(text: str, source: str, row: int) -> Example:

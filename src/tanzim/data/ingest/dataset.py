@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -15,11 +15,15 @@ from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Json, Progress
 from tanzim.data.config import DataConfig
 from tanzim.data.executor import Executor
+from tanzim.data.ingest.convert import Converter
+from tanzim.data.ingest.detect import Detection
+from tanzim.data.ingest.encoding import text_size
 from tanzim.data.ingest.fetch import fetch_all
+from tanzim.data.ingest.ranges import SIZE, Stretch, divide_file, read_stretch
 from tanzim.data.ingest.read import Ingest, ingest
 from tanzim.data.ingest.remote import RemoteFile
 from tanzim.data.ingest.rows import Rejected
-from tanzim.data.ingest.sources import Source, find
+from tanzim.data.ingest.sources import Opened, Source, find
 from tanzim.data.shards import Dataset, Shard, ShardWriter
 
 _EVERY = 1000  # rows between two reports of progress
@@ -86,13 +90,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One source to read, and what it was when it was found."""
+    """One source to read, and what it was when it was found; or one stretch of it."""
 
     source: Source
     fingerprint: str | None
     origin: int
     config: DataConfig
     folder: Path
+    stretch: Stretch | None = None
+    detection: Detection | None = None
+    pieces: int = 1
 
 
 def read_data(config: DataConfig, cache: Path, out: Path, executor: Executor, progress: Progress) -> Reading:
@@ -118,19 +125,92 @@ def read_data(config: DataConfig, cache: Path, out: Path, executor: Executor, pr
         reading.skipped += found.skipped
         tasks += [_task(source, origin, config, cache) for source in found.sources]
     tasks += [_task(source, origin, config, cache) for source, origin in fetch_all(config, progress)]
-    left = [task for task in tasks if not (task.folder / "done.json").is_file()]
-    if len(left) > 1:
-        rows = 0
-        for number, read in executor.map(_read_quietly, left):
-            rows += read
-            progress(rows, None, f"reading {Path(left[number].source.name).name}")
-    elif left:
-        read_source(left[0], progress)
+    _read_all([task for task in tasks if not _is_done(task)], executor, progress)
     for task in tasks:
-        reading.sources.append(_report(task.folder))
-        reading.rejected += sorted(task.folder.glob("part-*.rejected.jsonl"))
+        done = _done(task)
+        reading.sources.append(_report(done, task.folder))
+        names = (task.folder / f"{part}.rejected.jsonl" for part in done["parts"])
+        reading.rejected += [name for name in names if name.stat().st_size]
     progress(reading.read, reading.read, "read")
     return reading
+
+
+def _read_all(tasks: list[_Task], executor: Executor, progress: Progress) -> None:
+    """Read sources, several at once; large files are divided, so that all processes have work."""
+    pieces: list[_Task] = []
+    divided: list[tuple[_Task, list[_Task]]] = []
+    for task in tasks:
+        parts = _divided(task, executor, progress)
+        pieces += parts or [task]
+        if parts:
+            divided.append((task, parts))
+    if len(pieces) == 1:
+        read_source(pieces[0], progress)
+        return
+    waiting = [task for task in pieces if not _is_done(task)]
+    done = sum(_done(task)["read"] for task in pieces if _is_done(task))
+    whole = sum(map(_weight, pieces))
+    weight = whole - sum(map(_weight, waiting))
+    with closing(executor.map(_read_quietly, waiting)) as results:
+        for number, read in results:
+            done += read
+            weight += _weight(waiting[number])
+            total = round(done * whole / weight) if weight else None
+            progress(done, total, f"reading {Path(waiting[number].source.name).name}")
+    for task, parts in divided:
+        _join(task, parts)
+
+
+def _is_done(task: _Task) -> bool:
+    return (task.folder / "done.json").is_file()
+
+
+def _done(task: _Task) -> Json:
+    found: Json = read_json(task.folder / "done.json")
+    return found
+
+
+def _weight(task: _Task) -> float:
+    """Return the bytes of what a task reads, about."""
+    path = task.source.path
+    return path.stat().st_size / task.pieces if isinstance(path, Path) else 0
+
+
+def _divided(task: _Task, executor: Executor, progress: Progress) -> list[_Task]:
+    """Divide a source into stretches that are read side by side; none if it is to be read in one go."""
+    path = task.source.path
+    if not isinstance(path, Path) or path.stat().st_size < 2 * SIZE:
+        return []
+    one = ingest(task.source, task.config)
+    stretches = divide_file(task.source, one, task.config, executor, progress, SIZE)
+    return [
+        replace(
+            task,
+            folder=task.folder / f"{number:05d}",
+            stretch=stretch,
+            detection=one.detection,
+            pieces=len(stretches),
+        )
+        for number, stretch in enumerate(stretches)
+    ]
+
+
+def _join(task: _Task, parts: list[_Task]) -> None:
+    """Write what came out of a divided source as if it had been read in one go."""
+    _check_unchanged(task)
+    one = ingest(task.source, task.config)
+    found = [_done(part) for part in parts]
+    one.kept = sum(part["kept"] for part in found)
+    one.rejected = sum((Counter(part["rejected"]) for part in found), Counter())
+    done = {
+        **_state(one),
+        **{key: sum(part[key] for part in found) for key in ("unanswerable", "further_answers")},
+        "read": one.read,
+        "about": one.describe(),
+        "sha256": task.fingerprint,
+        "parts": [f"{part.folder.name}/{name}" for part in parts for name in _done(part)["parts"]],
+    }
+    write_json(task.folder / "done.json", done)
 
 
 def _task(source: Source, origin: int, config: DataConfig, cache: Path) -> _Task:
@@ -151,29 +231,50 @@ def read_source(task: _Task, progress: Progress) -> int:
     task.folder.mkdir(parents=True, exist_ok=True)
     parts = sorted(task.folder.glob("part-*.json"))
     last: Json = read_json(parts[-1]) if parts else {}
-    one = ingest(task.source, task.config)
+    one = _opened(task)
     _restore(one, last)
     writing = _Writing(task, one, len(parts))
     try:
         for item in one.items(skip=one.read):
             writing.add(item)
             if one.read % _EVERY == 0:
-                progress(one.read, None, f"reading {Path(task.source.name).name}")
-                if one.read % _HOPELESS == 0 and task.config.max_rejected < 0.5:
+                progress(one.read, _rows_in_all(task, one), f"reading {Path(task.source.name).name}")
+                beginning = task.stretch is None or task.stretch.before == 0
+                if beginning and one.read % _HOPELESS == 0 and task.config.max_rejected < 0.5:
                     _check_hopeless(one, task.config, writing)
         writing.finish()
     except BaseException as error:
         writing.discard(error)
         raise
-    _check_unchanged(task)
+    if task.stretch is None:
+        _check_unchanged(task)
     done = {
         **_state(one),
+        "read": one.read,
         "about": one.describe(),
         "sha256": None if isinstance(task.source.path, RemoteFile) else task.fingerprint,
-        "parts": writing.parts,
+        "parts": [f"part-{part:05d}" for part in range(writing.parts)],
     }
     write_json(task.folder / "done.json", done)
     return one.read
+
+
+def _opened(task: _Task) -> Ingest:
+    """Open a source, or a stretch of it, which is what the whole was recognised as."""
+    if task.stretch is None or task.detection is None:
+        return ingest(task.source, task.config)
+    rows = read_stretch(task.stretch, task.source.name, task.config)
+    converter = Converter(task.detection, task.config, task.source.name)
+    opened = Opened(task.stretch.container, "", "", rows)
+    return Ingest(task.source, opened, task.detection, converter, [])
+
+
+def _rows_in_all(task: _Task, one: Ingest) -> int | None:
+    """Return how many rows a source has, about, by the bytes they took so far."""
+    path, meter = task.source.path, one.opened.meter
+    if not isinstance(path, Path) or not meter.size_before or not meter.rows_before:
+        return None
+    return max(one.read, round(meter.rows_before * text_size(path) / meter.size_before))
 
 
 def _check_unchanged(task: _Task) -> None:
@@ -250,21 +351,19 @@ class _Writing:
             self._writer.discard(error)
 
 
-def _report(folder: Path) -> SourceReport:
-    done = read_json(folder / "done.json")
+def _report(done: Json, folder: Path) -> SourceReport:
+    shards = (
+        Shard.from_json(read_json(folder / f"{part}.json")["shard"], (folder / part).parent)
+        for part in done["parts"]
+    )
     return SourceReport(
         done["about"],
         done["sha256"],
         Counter(done["rejected"]),
         done["unanswerable"],
         done["further_answers"],
-        tuple(shard for shard in _shards(folder, done["parts"]) if shard.rows),
+        tuple(shard for shard in shards if shard.rows),
     )
-
-
-def _shards(folder: Path, parts: int) -> Iterator[Shard]:
-    for part in range(parts):
-        yield Shard.from_json(read_json(folder / f"part-{part:05d}.json")["shard"], folder)
 
 
 def _check_hopeless(one: Ingest, config: DataConfig, writing: _Writing) -> None:
