@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from tanzim.core.config import Section
 from tanzim.data.balance.config import LabelNoiseConfig, OversampleConfig, SmoteConfig, UndersampleConfig
-from tanzim.data.clean.config import LengthConfig, PersianConfig
-from tanzim.data.dedup.config import DedupExactConfig
+from tanzim.data.clean.config import (
+    BoilerplateConfig,
+    HtmlConfig,
+    LanguageConfig,
+    LengthConfig,
+    LinguisticConfig,
+    MissingConfig,
+    PersianConfig,
+    QualityConfig,
+    RepairTextConfig,
+    RepetitionConfig,
+    SentencesConfig,
+    UnicodeConfig,
+)
+from tanzim.data.dedup.config import DedupExactConfig, DedupFuzzyConfig
 from tanzim.data.ingest.config import SourceConfig, check_host, without_password
 from tanzim.data.ingest.documents.config import ChunksConfig
 from tanzim.data.screen.config import (
@@ -53,6 +66,12 @@ class Columns(Section):
     """The preferred answer of a pair."""
     rejected: str | None = None
     """The other answer of a pair."""
+    group: str | None = None
+    """What examples share that must not stand in two splits, such as a speaker, a patient, a document."""
+    time: str | None = None
+    """When it was written, for data.split.method=time: ISO 8601, an Iranian date, or Unix time."""
+    licence: str | None = None
+    """Under which licence it may be used; kept with the example, and reported."""
 
 
 class Splits(Section):
@@ -100,8 +119,19 @@ class Splits(Section):
 # One step of the chain; a new one is added here, and to `tanzim.data.steps.STEPS`.
 StepConfig = Annotated[
     LengthConfig
+    | RepairTextConfig
+    | HtmlConfig
+    | BoilerplateConfig
+    | UnicodeConfig
+    | MissingConfig
+    | RepetitionConfig
+    | QualityConfig
+    | LanguageConfig
+    | LinguisticConfig
+    | SentencesConfig
     | PersianConfig
     | DedupExactConfig
+    | DedupFuzzyConfig
     | OversampleConfig
     | UndersampleConfig
     | SmoteConfig
@@ -114,6 +144,12 @@ StepConfig = Annotated[
     | ContaminationSemanticConfig,
     Field(discriminator="type"),
 ]
+
+
+def step_configs() -> dict[str, type[Section]]:
+    """Return the config of every step by its type."""
+    models: tuple[type[Section], ...] = get_args(get_args(StepConfig)[0])
+    return {model.model_fields["type"].default: model for model in models}
 
 
 class DataConfig(Section):

@@ -20,6 +20,14 @@ class LengthConfig(Section):
     """Most characters; unset for no limit."""
 
 
+class RepairTextConfig(Section):
+    """Repair text that was decoded in a wrong encoding (mojibake), such as Ø³Ù„Ø§Ù… or ط³ظ„ط§ظ… for سلام."""
+
+    type: Literal["repair_text"] = "repair_text"
+    lost: Literal["keep", "drop"] = "keep"
+    """Examples in which letters were lost for good (U+FFFD stands in their place)."""
+
+
 class HtmlConfig(Section):
     """Turn HTML left in texts into plain text: tags, comments, scripts, styles and entities."""
 
@@ -28,6 +36,8 @@ class HtmlConfig(Section):
     """What stands inside <script>, <style> and the like; keep for texts about programs."""
     entities: bool = True
     """Whether &amp; becomes & in texts without tags, too."""
+    conversations: Literal["keep", "clean"] = "keep"
+    """HTML in conversations and pairs is often what was asked for: by default it is left as it is."""
     code: Literal["keep", "clean"] = "keep"
     """Markdown code (between back-ticks) is shown HTML, not markup: by default it is left as it is."""
 
@@ -95,8 +105,8 @@ class RepetitionConfig(Section):
     """
 
     type: Literal["repetition"] = "repetition"
-    min_words: int = Field(50, ge=1)
-    """Shorter texts are held to the runs alone: one phrase said twice is much of a short text."""
+    min_words: int = Field(100, ge=1)
+    """Shorter texts are held to the runs alone: one phrase said thrice is much of a short text."""
     duplicate_lines: float | None = Field(0.30, gt=0, le=1)
     """Most lines, as a share of all lines, that repeat an earlier one."""
     duplicate_paragraphs: float | None = Field(0.30, gt=0, le=1)
@@ -216,7 +226,7 @@ class LanguageConfig(Section):
     min_confidence: float = Field(0.5, ge=0, le=1)
     """Below this probability the language is und (undetermined)."""
     min_letters: int = Field(12, ge=1)
-    """A text with fewer letters is und, unless its script alone settles it."""
+    """A text with fewer letters is und: "no" and "sí" are words of many languages."""
     undetermined: Literal["keep", "drop"] = "keep"
     """What becomes of und where keep names languages: short answers such as 42 are of every language."""
 

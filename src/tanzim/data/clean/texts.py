@@ -71,12 +71,17 @@ def learned(example: Example) -> list[str]:
     return [turn.content for turn in turns if turn.role == "assistant" and turn.content]
 
 
-def read(example: Example) -> str:
-    """Return all that people and assistants say in an example, its parts one below the other.
+def parts(example: Example) -> list[str]:
+    """Return what people and assistants say in an example, one text for each turn.
 
     System prompts and tool results are left out: they are the same for many examples, or a program's.
     Of a pair the preferred answer counts.
     """
     turns = [*example.messages, *example.chosen]
     said = (turn.content for turn in turns if turn.role in ("user", "assistant"))
-    return "\n".join(part for part in (example.text, *said) if part)
+    return [part for part in (example.text, *said) if part]
+
+
+def read(example: Example) -> str:
+    """Return what people and assistants say in an example, the parts one below the other."""
+    return "\n".join(parts(example))
