@@ -15,6 +15,7 @@ from tanzim.data.step import Step
 # Type → module and class. Modules are imported when a step is made: some need a library of an extra.
 STEPS: dict[str, tuple[str, str]] = {
     "length": ("clean.length", "Length"),
+    "repair_text": ("clean.repair", "RepairText"),
     "html": ("clean.html", "Html"),
     "boilerplate": ("clean.boilerplate", "Boilerplate"),
     "unicode": ("clean.unicode", "Unicode"),
