@@ -70,6 +70,8 @@ class DataReport:
     format: str
     reason: str
     columns: dict[str, str]
+        drawn: how the splits were drawn: the method, and of folds which one.
+        cache: where results are kept for the next time, their bytes, what was deleted, and by what rule.
     files: list[Json]
     rows_read: int
     splits: dict[str, int]
@@ -88,6 +90,8 @@ class DataReport:
         return asdict(self)
 
     @classmethod
+    drawn: Json = field(default_factory=dict)
+    cache: Json = field(default_factory=dict)
     def read(cls, folder: Path) -> DataReport:
         """Read the report of a folder that `prepare` wrote."""
         path = folder / "report.json"
@@ -311,6 +315,8 @@ def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], divisio
             f"{len(reading.skipped)} files in the folder are no data files by their name: left aside"
         )
     dropped = sum(division.leakage.get("dropped", {}).values())
+        drawn=division.drawn,
+        cache=kept,
     if dropped:
         notes.append(
             f"{dropped} examples were dropped: the same or nearly the same stand in a held-out split"
@@ -334,3 +340,6 @@ def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], divisio
         if asked and not splits[name]
     ]
     return notes
+    if "fold" in division.drawn:
+        fold, folds = division.drawn["fold"], division.drawn["folds"]
+        notes.append(f"the test set is fold {fold} of {folds}; data.split.fold names another")

@@ -9,11 +9,12 @@ from typing import Any
 from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Json, Message, Provenance
 from tanzim.data.config import DataConfig
-from tanzim.data.ingest.detect import Detection, as_turns
+from tanzim.data.ingest.detect import ASIDE, Detection, as_turns
 from tanzim.data.ingest.names import MEDIA, UNANSWERABLE, normal
 from tanzim.data.ingest.preference import pair
 from tanzim.data.ingest.rows import BadRow, Row, excerpt
 from tanzim.data.ingest.turns import check, messages, text_of, tools_of
+from tanzim.data.split.times import seconds
 
 
 class Converter:
@@ -63,7 +64,23 @@ class Converter:
                 raise BadRow(
                     "rows with media are not supported yet", f"the column '{name}' holds {excerpt(value)}"
                 )
-        return self._make(row.value, Provenance(row.source, row.row))
+        example = self._make(row.value, Provenance(row.source, row.row))
+        about = {part: said for part in ASIDE if (said := self._aside(row.value, part)) is not None}
+        return replace(example, about={**example.about, **about}) if about else example
+
+    def _aside(self, row: Json, part: str) -> str | float | None:
+        """Return what a row says about its example: its group, time or licence."""
+        name = self._columns.get(part)
+        value = row.get(name) if name is not None else None
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        if part != "time":
+            return text_of(value, name or part).strip()
+        try:
+            seconds(value)
+        except (ValueError, OverflowError) as error:
+            raise BadRow("the time cannot be read", f"'{name}' is {excerpt(value)}: {error}") from None
+        return value if isinstance(value, int | float) else str(value).strip()
 
     def context(self, row: Row) -> str:
         """Return the text that a row shares with others asked about it, such as SQuAD's paragraph."""

@@ -13,6 +13,7 @@ from tanzim.data.config import Columns, DataConfig
 from tanzim.data.ingest import names
 
 SAMPLE = 200  # rows that decide
+ASIDE = ("group", "time", "licence")  # parts that say something about an example, and are none of it
 _SHARE = 0.5  # of the sampled rows must have a column for it to count
 
 
@@ -45,7 +46,9 @@ class _Sample:
             for key in row:
                 counts[key] = counts.get(key, 0) + 1
         self.names = list(counts)
-        self.mapped: dict[str, str] = {part: name for part, name in mapped if name is not None}
+        named = {part: name for part, name in mapped if name is not None}
+        self.aside: dict[str, str] = {part: name for part, name in named.items() if part in ASIDE}
+        self.mapped: dict[str, str] = {part: name for part, name in named.items() if part not in ASIDE}
         self._usual: dict[str, str] = {}
         self._rare: dict[str, str] = {}
         for name, count in counts.items():
@@ -61,7 +64,7 @@ class _Sample:
         """Return the column of a part: the mapped one, or the first that bears a usual name."""
         if part in self.mapped:
             return self.mapped[part]
-        taken = {*not_these, *self.mapped.values()}
+        taken = {*not_these, *self.mapped.values(), *self.aside.values()}
         return next((self._usual[n] for n in usual if n in self._usual and self._usual[n] not in taken), None)
 
     def extra(self, part: str, usual: Sequence[str]) -> str | None:
@@ -332,7 +335,7 @@ def detect(rows: Sequence[Json], config: DataConfig, where: str = "data") -> Det
 
     """
     sample = _Sample(rows, config.columns)
-    for part, name in sample.mapped.items():
+    for part, name in {**sample.mapped, **sample.aside}.items():
         if name not in sample.names:
             raise DataError(
                 f"there is no column '{name}' (data.columns.{part}); there are: {_listed(sample)}",
@@ -345,7 +348,7 @@ def detect(rows: Sequence[Json], config: DataConfig, where: str = "data") -> Det
     for detector in detectors:
         found = detector(sample)
         if found is not None:
-            return _with_unused(found, sample)
+            return _with_unused(replace(found, columns={**found.columns, **sample.aside}), sample)
     _unknown(sample, config, where)
 
 

@@ -55,9 +55,8 @@ class Ingest:
                 example = replace(example, about={**row.about, **example.about})
             context = self.converter.context(row)
             if len(context) >= _CONTEXT:
-                example = replace(
-                    example, about={**example.about, "group": f"{digest(normalise(context)):016x}"}
-                )
+                group = f"{digest(normalise(context)):016x}"
+                example = replace(example, about={"group": group, **example.about})
             to_text(example).encode()
         except BadRow as error:
             return Rejected(row.source, row.row, error.reason, error.detail, excerpt(row.value))

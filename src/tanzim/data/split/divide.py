@@ -80,7 +80,10 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
     drawn: Json = {}
     if test + validation or by_fold:
         near = config.split.near_duplicate if config.split.leakage != "allow" else None
-        joined = Joined(spill) if near is None else join_near(spill, place == TRAIN, near, progress)
+        most = 0.3 if config.split.method == "group" else 0.05
+        joined = Joined(spill)
+        if near is not None:
+            joined = join_near(spill, place == TRAIN, near, progress, most=most)
         drawn = _drawn(spill, joined, place, config, (test, validation), derive(seed, "data", "split"))
         test, validation = drawn["test"], drawn["validation"]
     unused = {"test": _sample(place, TEST, config.max_test, derive(seed, "data", "max_test"))}
@@ -159,15 +162,16 @@ def _draw(
     drawn = place == TRAIN
 
     def kin() -> Iterator[Words]:
-        return (mix(block[drawn[first : first + len(block)]]) for first, block in joined.blocks())
+        kin = joined.spill.kin.blocks()
+        return (mix(block[drawn[first : first + len(block)]]) for first, block in kin)
 
     no_kin = frequent(kin, max(2, int(drawn.sum()) // 50))
 
     def ranked() -> Iterator[tuple[npt.NDArray[np.int64], Words]]:
-        for first, block in joined.blocks():
+        for (first, block), (_, own) in zip(joined.blocks(), joined.spill.kin.blocks(), strict=True):
             rows = np.flatnonzero(drawn[first : first + len(block)])
             key = mix(block[rows])
-            alone = np.isin(key, no_kin)
+            alone = np.isin(mix(own[rows]), no_kin) & (block[rows] == own[rows])
             key[alone] = mix(_numbers(rows[alone] + first))
             yield rows + first, mix(key ^ np.uint64(seed))
 

@@ -44,10 +44,13 @@ def draw_sets(
     """
     split = config.split
     grouped = np.concatenate([*_about(spill, lambda about: "group" in about)]).astype(bool)[drawn]
-    keys = np.concatenate([np.empty(0, np.uint64), *(block for _, block in joined.blocks())])[drawn]
+    keys, own = (
+        np.concatenate([np.empty(0, np.uint64), *(block for _, block in column.blocks())])[drawn]
+        for column in (joined, spill.kin)
+    )
     if split.method == "group" and not grouped.any():
         raise _unknown("group", int(drawn.sum()), int(drawn.sum()), "random")
-    units = methods.Units.by(_apart(keys, grouped))
+    units = methods.Units.by(_apart(keys, own, grouped))
     labels = np.concatenate([np.empty(0, np.int64), *(block for _, block in spill.label.blocks())])[drawn]
     said: Json = {"method": split.method, "units": len(units.sizes)}
     if split.method in ("stratified", "group"):
@@ -78,7 +81,7 @@ def _fold(units: methods.Units, labels: Indices, config: DataConfig, seed: int) 
                 where="data.split.folds",
                 fix="take fewer folds",
             )
-        return (methods.folds(units, labels, split.folds, seed) == split.fold).astype(np.int64)
+        return np.asarray(methods.folds(units, labels, split.folds, seed) == split.fold, np.int64)
     try:
         return methods.leave_one_out(units, split.fold)
     except ValueError as error:
@@ -96,10 +99,10 @@ def _with_validation(sets: Indices, units: methods.Units, labels: Indices, wante
     return sets
 
 
-def _apart(keys: Words, grouped: Mask) -> Words:
+def _apart(keys: Words, own: Words, grouped: Mask) -> Words:
     """Give rows of too large a kinship, unless it is a group that was named, a key each."""
-    _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    alone = np.flatnonzero((counts[place] > max(2, len(keys) // _MOST)) & ~grouped)
+    _, place, counts = np.unique(own, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero((counts[place] > max(2, len(keys) // _MOST)) & ~grouped & (keys == own))
     apart = keys.copy()
     apart[alone] = mix(alone.astype(np.uint64) + np.uint64(1 << 63))
     return apart

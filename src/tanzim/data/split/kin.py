@@ -48,17 +48,20 @@ class Joined:
             yield first, renamed(block, self.keys, self.roots)
 
 
-def join_near(spill: Spill, wanted: Mask, threshold: float, progress: Progress) -> Joined:
+def join_near(
+    spill: Spill, wanted: Mask, threshold: float, progress: Progress, *, most: float = 0.05
+) -> Joined:
     """Join the kin of examples that are near duplicates.
 
-    Where so many are alike, one by way of another, that together they are more than one in fifty, they are
-    left apart: they could not be divided.
+    Where so many are alike, one by way of another, that together they are more than ``most`` of all, they
+    are left apart: they could not be divided.
 
     Args:
         spill: all examples.
         wanted: which are to be divided, [N].
         threshold: Jaccard similarity of character 5-grams from which two examples count as the same.
         progress: told after each band.
+        most: largest share of the examples that may be joined to one another.
 
     """
     # Two standard deviations below: one pair in fifty at the threshold is lost to the estimate.
@@ -70,7 +73,7 @@ def join_near(spill: Spill, wanted: Mask, threshold: float, progress: Progress) 
         pairs = list(_alike(spill, band, wanted, least))
         keys, roots = components(*_both(keys, roots, pairs))
         progress(band + 1, spill.bands, "joining near duplicates")
-    return _divisible(Joined(spill, keys, roots), wanted)
+    return _divisible(Joined(spill, keys, roots), wanted, most)
 
 
 def components(one_P: Words, two_P: Words) -> tuple[Words, Words]:
@@ -163,8 +166,8 @@ def _kept(part: npt.NDArray[np.void], places: Indices, away: int) -> tuple[Words
     return part["kin"][places[new]], part["kin"][other[new]]
 
 
-def _divisible(joined: Joined, wanted: Mask) -> Joined:
-    """Leave those apart that are joined to more than one example in fifty."""
+def _divisible(joined: Joined, wanted: Mask, most: float) -> Joined:
+    """Leave those apart that are joined to more than a share of the examples."""
     if not len(joined.keys):
         return joined
     roots, place = np.unique(joined.roots, return_inverse=True)
@@ -173,5 +176,5 @@ def _divisible(joined: Joined, wanted: Mask) -> Joined:
         keys = block[wanted[first : first + len(block)]]
         at = np.minimum(np.searchsorted(roots, keys), len(roots) - 1)
         counts += np.bincount(at[roots[at] == keys], minlength=len(roots))
-    small: Mask = (counts <= max(2, int(wanted.sum()) // 50))[place]
+    small: Mask = (counts <= max(2, int(most * wanted.sum())))[place]
     return Joined(joined.spill, joined.keys[small], joined.roots[small])

@@ -162,7 +162,7 @@ def leave_one_out(units: Units, fold: int) -> Indices:
     """
     if not 1 <= fold <= len(units.sizes):
         raise ValueError(f"there is no fold {fold}: there are {len(units.sizes)}")
-    return (units.of == fold - 1).astype(np.int64)
+    return np.asarray(units.of == fold - 1, np.int64)
 
 
 def latest(units: Units, times: npt.NDArray[np.float64], wanted: Sequence[int], seed: int) -> Indices:
