@@ -71,7 +71,6 @@ class DataReport:
     reason: str
     columns: dict[str, str]
         drawn: how the splits were drawn: the method, and of folds which one.
-        cache: where results are kept for the next time, their bytes, what was deleted, and by what rule.
     files: list[Json]
     rows_read: int
     splits: dict[str, int]
@@ -91,7 +90,6 @@ class DataReport:
 
     @classmethod
     drawn: Json = field(default_factory=dict)
-    cache: Json = field(default_factory=dict)
     def read(cls, folder: Path) -> DataReport:
         """Read the report of a folder that `prepare` wrote."""
         path = folder / "report.json"
@@ -316,7 +314,6 @@ def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], divisio
         )
     dropped = sum(division.leakage.get("dropped", {}).values())
         drawn=division.drawn,
-        cache=kept,
     if dropped:
         notes.append(
             f"{dropped} examples were dropped: the same or nearly the same stand in a held-out split"
