@@ -64,13 +64,13 @@ class DataReport:
         steps: what each step did (see `StepReport`).
         skipped: files of a folder that hold no data by their name.
         notes: what the user should know.
+        drawn: how the splits were drawn: the method, and of folds which one.
 
     """
 
     format: str
     reason: str
     columns: dict[str, str]
-        drawn: how the splits were drawn: the method, and of folds which one.
     files: list[Json]
     rows_read: int
     splits: dict[str, int]
@@ -83,13 +83,13 @@ class DataReport:
     steps: list[Json] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    drawn: Json = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the report as plain JSON values."""
         return asdict(self)
 
     @classmethod
-    drawn: Json = field(default_factory=dict)
     def read(cls, folder: Path) -> DataReport:
         """Read the report of a folder that `prepare` wrote."""
         path = folder / "report.json"
@@ -256,6 +256,7 @@ def _report(
         steps=[step.to_json() for step in steps],
         skipped=reading.skipped,
         notes=_notes(config, reading, splits, division),
+        drawn=division.drawn,
     )
 
 
@@ -308,12 +309,14 @@ def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], divisio
         notes.append(f"{count} unanswerable questions are answered with data.no_answer: {config.no_answer!r}")
     if count := sum(one.further_answers for one in reading.sources):
         notes.append(f"{count} questions have several answers; the first is used")
+    if "fold" in division.drawn:
+        fold, folds = division.drawn["fold"], division.drawn["folds"]
+        notes.append(f"the test set is fold {fold} of {folds}; data.split.fold names another")
     if reading.skipped:
         notes.append(
             f"{len(reading.skipped)} files in the folder are no data files by their name: left aside"
         )
     dropped = sum(division.leakage.get("dropped", {}).values())
-        drawn=division.drawn,
     if dropped:
         notes.append(
             f"{dropped} examples were dropped: the same or nearly the same stand in a held-out split"
@@ -337,6 +340,3 @@ def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], divisio
         if asked and not splits[name]
     ]
     return notes
-    if "fold" in division.drawn:
-        fold, folds = division.drawn["fold"], division.drawn["folds"]
-        notes.append(f"the test set is fold {fold} of {folds}; data.split.fold names another")
