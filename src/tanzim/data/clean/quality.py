@@ -49,11 +49,8 @@ def poor_quality(text: str, rules: QualityRules, language: str = "en") -> tuple[
         return ("too few words" if least else "too many words"), f"{len(words)}"
     if not words:
         return None
-    for reason, most, value, unit in _too_much(text, words, lines, rules):
-        if most is not None and value > most:
-            return reason, f"{value:.2f} {unit}"
-    for reason, fewest, value, unit in _too_little(text, words, lines, rules):
-        if fewest is not None and value < fewest:
+    for reason, fewest, most, value, unit in _measures(text, words, lines, rules):
+        if (fewest is not None and value < fewest) or (most is not None and value > most):
             return reason, f"{value:.2f} {unit}"
     if rules.min_stop_words is not None and stop:
         present = len(stop.intersection(text.lower().translate(_ARABIC).split()))
@@ -62,38 +59,36 @@ def poor_quality(text: str, rules: QualityRules, language: str = "en") -> tuple[
     return _of_c4(text, rules, language)
 
 
-_Check = tuple[str, float | None, float, str]
+_Bound = float | None
 
 
-def _too_much(text: str, words: list[str], lines: list[str], rules: QualityRules) -> Iterator[_Check]:
-    """Yield (reason, bound, value, unit) of rules with an upper bound."""
-    each, of_lines = "for each word", "of the lines"
+def _measures(
+    text: str, words: list[str], lines: list[str], rules: QualityRules
+) -> Iterator[tuple[str, _Bound, _Bound, float, str]]:
+    """Yield (reason, lower bound, upper bound, value, unit) of each rule, Gopher's before FineWeb's."""
+    each, of_lines, on_average = "for each word", "of the lines", "characters on average"
     mean = sum(map(len, words)) / len(words)
-    yield "words too long", rules.max_word_characters, mean, "characters on average"
-    yield "too many # signs", rules.max_hashes, text.count("#") / len(words), each
+    yield "words too short", rules.min_word_characters, None, mean, on_average
+    yield "words too long", None, rules.max_word_characters, mean, on_average
+    yield "too many # signs", None, rules.max_hashes, text.count("#") / len(words), each
     ellipses = (text.count("...") + text.count("…")) / len(words)
-    yield "too many ellipses", rules.max_ellipses, ellipses, each
+    yield "too many ellipses", None, rules.max_ellipses, ellipses, each
     bullets = sum(line.startswith(_BULLETS) for line in lines)
-    yield "too many bullet points", rules.max_bullet_lines, bullets / len(lines), of_lines
+    yield "too many bullet points", None, rules.max_bullet_lines, bullets / len(lines), of_lines
     open_ends = sum(line.endswith(("...", "…")) for line in lines)
-    yield "too many open ends", rules.max_ellipsis_lines, open_ends / len(lines), of_lines
-    short = sum(len(line) <= rules.short_line_characters for line in lines)
-    yield "too many short lines", rules.max_short_lines, short / len(lines), of_lines
-    repeated = sum(len(line) * (count - 1) for line, count in Counter(lines).items())
-    share = repeated / (len(text) - text.count("\n"))
-    yield "too many characters in repeated lines", rules.max_duplicate_characters, share, "of the text"
-    yield "a list rather than a text", rules.max_newlines, text.count("\n") / len(words), "line ends a word"
-
-
-def _too_little(text: str, words: list[str], lines: list[str], rules: QualityRules) -> Iterator[_Check]:
-    """Yield (reason, bound, value, unit) of rules with a lower bound."""
-    mean = sum(map(len, words)) / len(words)
-    yield "words too short", rules.min_word_characters, mean, "characters on average"
+    yield "too many open ends", None, rules.max_ellipsis_lines, open_ends / len(lines), of_lines
     spaced = text.split()
     alphabetic = sum(any(map(str.isalpha, word)) for word in spaced) / len(spaced)
-    yield "too few words with letters", rules.min_alphabetic_words, alphabetic, "of the words"
+    yield "too few words with letters", rules.min_alphabetic_words, None, alphabetic, "of the words"
     ended = sum(_END.search(line[-8:]) is not None for line in lines) / len(lines)
-    yield "too few lines that end a sentence", rules.min_punctuated_lines, ended, "of the lines"
+    yield "too few lines that end a sentence", rules.min_punctuated_lines, None, ended, of_lines
+    short = sum(len(line) <= rules.short_line_characters for line in lines)
+    yield "too many short lines", None, rules.max_short_lines, short / len(lines), of_lines
+    repeated = sum(len(line) * (count - 1) for line, count in Counter(lines).items())
+    share = repeated / (len(text) - text.count("\n"))
+    yield "too many characters in repeated lines", None, rules.max_duplicate_characters, share, "of the text"
+    ends = text.count("\n") / len(words)
+    yield "a list rather than a text", None, rules.max_newlines, ends, "line ends for each word"
 
 
 def _of_c4(text: str, rules: QualityRules, language: str) -> tuple[str, str] | None:
