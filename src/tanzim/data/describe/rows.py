@@ -9,7 +9,6 @@ from pathlib import Path
 from tanzim.core.files import new_file
 from tanzim.core.records import Example, Json, Message
 
-
 _COLUMNS = ("group", "time", "licence")  # what `data.columns` reads back
 
 

@@ -1,0 +1,54 @@
+"""Prepared data as a folder for others: rows, a data sheet, metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tanzim.core.files import new_folder, write_json, write_text
+from tanzim.core.records import Progress, no_progress
+from tanzim.data.describe.config import CardConfig
+from tanzim.data.describe.croissant import croissant
+from tanzim.data.describe.datasheet import datasheet
+from tanzim.data.describe.rows import to_row
+from tanzim.data.describe.tally import SPLITS, Tally
+from tanzim.data.prepare import DataReport
+from tanzim.data.store import from_text, read_batches
+
+
+def publish(
+    data: Path, out: Path, card: CardConfig, name: str, progress: Progress = no_progress
+) -> list[Path]:
+    """Write each split as JSON Lines, with ``DATASHEET.md`` and ``croissant.json``.
+
+    Args:
+        data: the folder that ``prepare`` wrote.
+        out: the folder to write, whole or not at all.
+        card: what people have said of the data.
+        name: of the run.
+        progress: told the examples written.
+
+    Raises:
+        DataError: the folder holds no prepared data.
+
+    Returns:
+        The files.
+
+    """
+    report, counts = DataReport.read(data), Tally()
+    columns: dict[str, None] = {}
+    with new_folder(out) as folder:
+        files = {split: folder / f"{split}.jsonl" for split in SPLITS if report.splits.get(split)}
+        for split, path in files.items():
+            with path.open("w", encoding="utf-8") as stream:
+                for batch in read_batches(data / f"{split}.arrow"):
+                    for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                        example = from_text(text, source, row)
+                        counts.add(split, example)
+                        written = to_row(example)
+                        columns |= dict.fromkeys(written)
+                        stream.write(json.dumps(written, ensure_ascii=False) + "\n")
+                    progress(counts.rows.total(), sum(report.splits.values()), f"writing {split}")
+        write_text(folder / "DATASHEET.md", datasheet(report, counts, card, name))
+        write_json(folder / "croissant.json", croissant(report, files, list(columns), card, name))
+    return sorted(out.iterdir())

@@ -1,0 +1,124 @@
+"""Rows that read back, a data sheet, Croissant metadata that its own library accepts and reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tanzim.core.records import Example, Message, Provenance, ToolCall
+from tanzim.data.config import DataConfig
+from tanzim.data.describe.config import CardConfig
+from tanzim.data.describe.publish import publish
+from tanzim.data.describe.rows import to_row, write_rows
+from tanzim.data.executor import Local
+from tanzim.data.ingest.dataset import read_data
+from tanzim.data.prepare import prepare
+
+WHERE = Provenance("a.jsonl", 7)
+ASKED = Message("user", "کتاب‌ها کجاست؟")
+EXAMPLES = {
+    "messages": Example(
+        "messages",
+        WHERE,
+        messages=(
+            Message("system", "Be brief."),
+            ASKED,
+            Message("assistant", "", tool_calls=(ToolCall("find", {"what": "کتاب", "n": 2}, "c1"),)),
+            Message("tool", "در قفسه", tool_call_id="c1"),
+            Message("assistant", "In the shelf.", weight=1.0),
+        ),
+        tools=({"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}},),
+    ),
+    "text": Example("text", WHERE, text="یک متن کوتاه\nin two lines"),
+    "labelled": Example("labelled", WHERE, text="good", label="positive", about={"group": "g1"}),
+    "tagged": Example("tagged", WHERE, text="علی رفت", words=("علی", "رفت"), tags=("B-PER", "O")),
+    "pair": Example(
+        "pair",
+        WHERE,
+        messages=(ASKED,),
+        chosen=(Message("assistant", "در قفسه"),),
+        rejected=(Message("assistant", "I do not know"),),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_a_written_row_reads_back_as_the_same_example(kind: str, tmp_path: Path) -> None:
+    example = EXAMPLES[kind]
+    path = tmp_path / "rows.jsonl"
+    assert write_rows(path, [example] * 3) == 3
+    columns = {"group": "group"} if kind == "labelled" else {}
+    config = DataConfig.model_validate({"path": str(path), "columns": columns})
+    reading = read_data(config, tmp_path / "c", tmp_path / "o", Local(1), lambda *_: None)
+    read = list(reading.dataset)
+    assert not reading.faults
+    assert len(read) == 3
+    for got in read:
+        assert got.kind == example.kind
+        assert got.about == example.about
+        for part in ("messages", "tools", "text", "label", "words", "tags", "chosen", "rejected"):
+            assert getattr(got, part) == getattr(example, part), part
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    rows = [
+        {"text": f"این متن شمارهٔ {n} است و می‌گوید {n * n}", "label": "اول" if n % 3 else "دوم"}
+        for n in range(60)
+    ]
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in [*rows, {"label": "تنها"}]), encoding="utf-8"
+    )
+    config = DataConfig.model_validate(
+        {"path": str(tmp_path / "rows.jsonl"), "steps": [{"type": "length", "max_characters": 32}]}
+    )
+    prepare(config, tmp_path / "data", seed=1)
+    card = CardConfig(
+        title="متن‌های شماره‌دار", licence="CC-BY-4.0", creators=["Somebody"], purpose="To count."
+    )
+    publish(tmp_path / "data", tmp_path / "out", card, "run")
+    return tmp_path / "out"
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")  # in mlcroissant
+def test_croissant_is_accepted_and_read_by_its_own_library(published: Path) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    dataset = mlcroissant.Dataset(jsonld=str(published / "croissant.json"))
+    assert dataset.metadata.ctx.issues.errors == set()
+    lines = _lines(published / "train.jsonl")
+    records = list(dataset.records("train"))
+    assert len(records) == len(lines)
+    for record, line in zip(records, lines, strict=True):
+        assert record["train/text"].decode() == line["text"]
+        assert record["train/label"].decode() == line["label"]
+
+
+def test_croissant_names_the_very_files(published: Path) -> None:
+    value = json.loads((published / "croissant.json").read_text(encoding="utf-8"))
+    for file in value["distribution"]:
+        content = (published / file["contentUrl"]).read_bytes()
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        assert file["contentSize"] == f"{len(content)} B"
+
+
+def test_the_data_sheet_answers_from_the_report_and_leaves_the_rest_open(published: Path) -> None:
+    sheet = (published / "DATASHEET.md").read_text(encoding="utf-8")
+    rows = sum(len(_lines(path)) for path in published.glob("*.jsonl"))
+    assert sheet.startswith("# متن‌های شماره‌دار")
+    assert f"texts with a label {rows} (100.0%)" in sheet
+    assert "the text is blank" in sheet or "missing" in sheet  # the unusable row, with its reason
+    assert "too long" in sheet  # the step's removals
+    assert "To count." in sheet
+    assert "*Not stated.* Set `data.card.funding`." in sheet
+    assert "persian" in sheet
+
+
+def test_provenance_stands_in_every_row() -> None:
+    assert to_row(EXAMPLES["text"])["provenance"] == "a.jsonl, row 7"
