@@ -191,8 +191,10 @@ class Repetition(WholeStep[RepetitionConfig]):
         examples = examples_of(paths)
         allowed = max(self.config.phrase_examples, int(self.config.phrase_share * examples))
         hashes, counts = merge_counts(paths, allowed + 1, progress)
+        verdict = np.zeros((2, len(hashes) + 1), np.uint64)
+        verdict[0, :-1], verdict[1, :-1], verdict[1, -1] = hashes, counts, allowed
         with path.open("wb") as file:
-            np.save(file, np.stack([np.append(hashes, 0), np.append(counts, allowed)]).astype(np.uint64))
+            np.save(file, verdict)
         return {"examples": examples, "allowed": allowed, "phrases": len(hashes)}
 
     def judge(self, examples: Iterable[Example], path: Path, first: int) -> Iterator[Outcome]:
