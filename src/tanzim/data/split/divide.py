@@ -46,7 +46,8 @@ class Division:
 def compares(config: DataConfig) -> bool:
     """Tell whether there will be more than one split, so that leakage is possible."""
     split = config.split
-    return bool(split.validation or split.test or split.by_fold or config.validation_path or config.test_path)
+    apart = config.divided("validation") or config.divided("test")
+    return bool(split.validation or split.test or split.by_fold or apart)
 
 
 def _share(count: int, share: float) -> int:
@@ -75,8 +76,8 @@ def divide(spill: Spill, config: DataConfig, seed: int, progress: Progress) -> D
     place = spill.origin()
     count = int((place == TRAIN).sum())
     by_fold = config.split.by_fold
-    test = 0 if config.test_path or by_fold else _share(count, config.split.test)
-    validation = 0 if config.validation_path else _share(count, config.split.validation)
+    test = 0 if config.divided("test") or by_fold else _share(count, config.split.test)
+    validation = 0 if config.divided("validation") else _share(count, config.split.validation)
     drawn: Json = {}
     if test + validation or by_fold:
         near = config.split.near_duplicate if config.split.leakage != "allow" else None
