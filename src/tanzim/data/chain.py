@@ -23,6 +23,7 @@ from tanzim.core.errors import DataError
 from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Json, Progress, Provenance, no_progress
+from tanzim.data.cache import used
 from tanzim.data.config import StepConfig
 from tanzim.data.executor import Executor, Local
 from tanzim.data.ingest.rows import excerpt
@@ -164,10 +165,9 @@ def run_step(
     progress: Progress = no_progress,
 ) -> Done:
     """Run one step (see `run_steps`)."""
-    folder = cache / f"{config.type}-{_key(config, dataset, seed)}"
+    folder = used(cache / f"{config.type}-{_key(config, dataset, seed)}")
     if (folder / "done.json").is_file():
         return _read(folder, cached=True)
-    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     kind = step_class(config.type)
     local = executor if kind.parallel else _Here(powers)
@@ -334,7 +334,7 @@ class _Ledger:
                 if self._inside.pop(outcome.example.provenance, None) is None:
                     raise self._fault(f"took out {outcome.example.provenance}, which it had not or no more")
                 self._removed[outcome.reason] += 1
-                line = removed_line(self._step.config, outcome)
+                line = removed_line(self._step.config.type, outcome)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 self._sample(f"removed: {outcome.reason}", line)
                 continue
@@ -383,23 +383,23 @@ class _Ledger:
         }
 
 
-def removed_line(config: StepConfig, removed: Removed) -> Json:
-    """Return the line of ``rejected.jsonl`` for an example that a step took out."""
+def removed_line(step: str, removed: Removed) -> Json:
+    """Return the line of ``rejected.jsonl`` for an example that a step (of that type) took out."""
     provenance = removed.example.provenance
     return {
         "file": provenance.source,
         "row": provenance.row,
         **({"derived": provenance.derived} if provenance.derived else {}),
-        "step": config.type,
+        "step": step,
         "reason": removed.reason,
         "detail": removed.detail,
         "content": _shown(removed.example),
     }
 
 
-def join_lines(files: Sequence[Path], out: Path) -> None:
-    """Put files of lines one after another."""
-    with out.open("wb") as joined:
+def join_lines(files: Sequence[Path], out: Path, *, more: bool = False) -> None:
+    """Put files of lines one after another into a new file, or (``more``) at the end of it."""
+    with out.open("ab" if more else "wb") as joined:
         for file in files:
             with file.open("rb") as part:
                 shutil.copyfileobj(part, joined)

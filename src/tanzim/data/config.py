@@ -201,6 +201,10 @@ class DataConfig(Section):
     """What is done with the examples, one step after another: each has a type, and settings of its own."""
     workers: int | None = Field(None, ge=1)
     """Processes that steps run in; unset takes one for each core."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine; ray: Ray Data, on the cluster of RAY_ADDRESS or on this machine."""
+    kept_preparations: int = Field(3, ge=1)
+    """What the newest of so many preparations read and made is kept for the next one; older results go."""
     split: Splits = Splits()
     max_train: int | None = Field(None, ge=1)
     """Keep at most this many training examples (a seeded sample)."""

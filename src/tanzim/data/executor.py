@@ -24,6 +24,9 @@ class Executor(Protocol):
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[tuple[int, R], None, None]:
         """Yield the number of each task and its result, in the order in which they are done."""
 
+    def close(self) -> None:
+        """Give back what it holds."""
+
 
 class Local:
     """Processes on this machine.
@@ -34,7 +37,7 @@ class Local:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers or len(os.sched_getaffinity(0))
+        self._workers = workers or cores()
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[tuple[int, R], None, None]:
         """Yield the number of each task and its result, in the order in which they are done.
@@ -71,6 +74,29 @@ class Local:
                 for process in set(multiprocessing.active_children()) - others:
                     process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def close(self) -> None:
+        """Do nothing: the processes end with each `map`."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_executor(engine: str, workers: int | None) -> Executor:
+    """Return what works on the shards.
+
+    Args:
+        engine: local or ray.
+        workers: processes at the most; None takes one for each core.
+
+    """
+    if engine == "ray":
+        from tanzim.data.executor_ray import OnRay
+
+        return OnRay(workers)
+    return Local(workers)
 
 
 def _start() -> None:

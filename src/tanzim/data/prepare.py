@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,15 @@ from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Powers
 from tanzim.core.records import Json, Progress, no_progress
 from tanzim.core.seeds import derive
-from tanzim.data.chain import Done, join_lines, run_steps
+from tanzim.data.cache import alone, prune
+from tanzim.data.chain import Done, join_lines, removed_line, run_steps
 from tanzim.data.columns import quantiles
-from tanzim.data.config import DataConfig
-from tanzim.data.executor import Executor, Local
+from tanzim.data.config import DataConfig, StepConfig
+from tanzim.data.executor import Executor, open_executor
 from tanzim.data.ingest.dataset import Reading, read_data, too_many
 from tanzim.data.shards import Dataset, ShardsWriter
 from tanzim.data.split.divide import (
+    LEAKED,
     SPLITS,
     TEST,
     TRAIN,
@@ -38,9 +41,12 @@ from tanzim.data.split.divide import (
     divide_again,
 )
 from tanzim.data.split.spill import Spill, spill_of
+from tanzim.data.step import Removed
 from tanzim.data.steps import parted
-from tanzim.data.store import ExampleWriter
+from tanzim.data.store import ExampleWriter, from_text
 
+_WORK = ".work-"  # how folders begin that are deleted in the end
+_LEAKED = "the same or nearly the same stands in a held-out split"
 EDGES = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600)
 
 
@@ -65,6 +71,7 @@ class DataReport:
         skipped: files of a folder that hold no data by their name.
         notes: what the user should know.
         drawn: how the splits were drawn: the method, and of folds which one.
+        cache: where results are kept for the next time, their bytes, what was deleted, and by what rule.
 
     """
 
@@ -84,6 +91,7 @@ class DataReport:
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     drawn: Json = field(default_factory=dict)
+    cache: Json = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the report as plain JSON values."""
@@ -130,31 +138,16 @@ def prepare(
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").unlink(missing_ok=True)
-    kept, executor = cache or out / ".steps", Local(config.workers)
-    work = Path(tempfile.mkdtemp(dir=out, prefix=".work-"))
-    run = partial(
-        run_steps, cache=kept, seed=seed, powers=powers or Powers(), executor=executor, progress=progress
-    )
-    before, after = parted(config.steps)
+    for left in out.glob(f"{_WORK}*"):  # of a preparation that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    kept = cache or out / ".steps"
+    work = Path(tempfile.mkdtemp(dir=out, prefix=_WORK))
+    settings = json.dumps([str(out.resolve()), config.model_dump(mode="json"), seed], sort_keys=True)
+    name = hashlib.sha256(settings.encode()).hexdigest()[:24]
     try:
-        reading = read_data(config, kept, out, executor, progress)
-        rejected = [*reading.rejected]
-        join_lines(rejected, out / "rejected.jsonl")
-        _check_rejects(reading, config, out)
-        done = list(run(before, reading.dataset))
-        look = partial(_looked_at, config, kept, seed, executor, progress)
-        spill = look(done[-1].dataset if done else reading.dataset)
-        division = divide(spill, config, seed, progress)
-        if after:
-            parts = _part(spill, division, work)
-            done += run(after, parts.of(TRAIN))
-            parts = Dataset((*done[-1].dataset.shards, *parts.of(VALIDATION).shards, *parts.of(TEST).shards))
-            spill = look(parts)
-            division = divide_again(spill, division, config, progress)
-        rejected += [path for one in done for path in one.rejected]
-        join_lines(rejected, out / "rejected.jsonl")
-        fingerprints = _write(spill, division, out, progress)
-        report = _report(config, spill, division, reading, fingerprints, done)
+        with alone(kept, name, progress), closing(open_executor(config.engine, config.workers)) as executor:
+            place = _Place(config, out, kept, work, seed, powers or Powers(), executor, progress)
+            report = _prepare(place)
     except OSError as error:
         raise DataError(
             f"the prepared data cannot be written ({error.strerror or error})",
@@ -167,11 +160,76 @@ def prepare(
     return report
 
 
-def _looked_at(
-    config: DataConfig, cache: Path, seed: int, executor: Executor, progress: Progress, dataset: Dataset
-) -> Spill:
-    near = config.split.near_duplicate if compares(config) else None
-    return spill_of(dataset, cache, near, derive(seed, "data", "minhash"), executor, progress)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a preparation works with, and where."""
+
+    config: DataConfig
+    out: Path
+    cache: Path
+    work: Path
+    seed: int
+    powers: Powers
+    executor: Executor
+    progress: Progress
+
+    def steps(self, configs: list[StepConfig], dataset: Dataset) -> list[Done]:
+        """Run steps on a dataset."""
+        return list(
+            run_steps(
+                configs,
+                dataset,
+                self.cache,
+                seed=self.seed,
+                powers=self.powers,
+                executor=self.executor,
+                progress=self.progress,
+            )
+        )
+
+    def look(self, dataset: Dataset) -> Spill:
+        """Look at every example for the splits."""
+        near = self.config.split.near_duplicate if compares(self.config) else None
+        seed = derive(self.seed, "data", "minhash")
+        return spill_of(dataset, self.cache, near, seed, self.executor, self.progress)
+
+
+def _prepare(at: _Place) -> DataReport:
+    before, after = parted(at.config.steps)
+    reading = read_data(at.config, at.cache, at.out, at.executor, at.progress)
+    removed = at.out / "rejected.jsonl"
+    join_lines(reading.rejected, removed)
+    _check_rejects(reading, at.config, at.out)
+    done = at.steps(before, reading.dataset)
+    join_lines([path for one in done for path in one.rejected], removed, more=True)
+    spill = at.look(done[-1].dataset if done else reading.dataset)
+    division = divide(spill, at.config, at.seed, at.progress)
+    _list_leaks(spill, division, removed)
+    if after:
+        parts = _part(spill, division, at.work)
+        trained = at.steps(after, parts.of(TRAIN))
+        join_lines([path for one in trained for path in one.rejected], removed, more=True)
+        held = (*parts.of(VALIDATION).shards, *parts.of(TEST).shards)
+        spill = at.look(Dataset((*trained[-1].dataset.shards, *held)))
+        division = divide_again(spill, division, at.config, at.progress)
+        _list_leaks(spill, division, removed)
+        done += trained
+    fingerprints = _write(spill, division, at.out, at.progress)
+    kept = prune(at.cache, at.config.kept_preparations)
+    return _report(at.config, spill, division, reading, fingerprints, done, kept)
+
+
+def _list_leaks(spill: Spill, division: Division, path: Path) -> None:
+    """Append the examples that are dropped as duplicates of held-out ones to ``rejected.jsonl``."""
+    if not (division.place == LEAKED).any():
+        return
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        for batch, place in _placed(spill, division):
+            leaked = batch.take(np.flatnonzero(place == LEAKED))
+            for _, text, source, row in zip(*(c.to_pylist() for c in leaked.columns), strict=True):
+                removed = Removed(from_text(text, source, row), _LEAKED)
+                line = removed_line("split", removed)
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _part(spill: Spill, division: Division, folder: Path) -> Dataset:
@@ -228,6 +286,7 @@ def _report(
     reading: Reading,
     fingerprints: dict[str, str],
     done: Sequence[Done],
+    kept: Json,
 ) -> DataReport:
     place = division.place
     splits = {name: int((place == split).sum()) for name, split in SPLITS.items()}
@@ -257,6 +316,7 @@ def _report(
         skipped=reading.skipped,
         notes=_notes(config, reading, splits, division),
         drawn=division.drawn,
+        cache=kept,
     )
 
 
@@ -334,8 +394,8 @@ def _notes(config: DataConfig, reading: Reading, splits: dict[str, int], divisio
     notes += [
         f"the {name} split is empty"
         for name, asked in (
-            ("validation", config.split.validation or config.validation_path),
-            ("test", config.split.test or config.test_path),
+            ("validation", config.split.validation or config.divided("validation")),
+            ("test", config.split.test or config.divided("test")),
         )
         if asked and not splits[name]
     ]

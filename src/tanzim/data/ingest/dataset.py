@@ -13,6 +13,7 @@ from typing import IO
 from tanzim.core.errors import DataError
 from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Json, Progress
+from tanzim.data.cache import used
 from tanzim.data.config import DataConfig
 from tanzim.data.executor import Executor
 from tanzim.data.ingest.convert import Converter
@@ -31,7 +32,7 @@ _HOPELESS = 10_000  # rows of a source after which a share of rejects above one 
 # Keys of the config that say nothing of how a source is read.
 _ELSEWHERE = {
     "path", "validation_path", "test_path", "sources", "refresh", "allow_hosts", "steps", "split",
-    "max_train", "max_test", "workers",
+    "max_train", "max_test", "workers", "engine", "kept_preparations",
 }  # fmt: skip
 
 
@@ -127,6 +128,7 @@ def read_data(config: DataConfig, cache: Path, out: Path, executor: Executor, pr
     tasks += [_task(source, origin, config, cache) for source, origin in fetch_all(config, progress)]
     _read_all([task for task in tasks if not _is_done(task)], executor, progress)
     for task in tasks:
+        used(task.folder)
         done = _done(task)
         reading.sources.append(_report(done, task.folder))
         names = (task.folder / f"{part}.rejected.jsonl" for part in done["parts"])

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Example, Json, Progress
+from tanzim.data.cache import used
 from tanzim.data.columns import Column, Piece
 from tanzim.data.executor import Executor
 from tanzim.data.shards import Dataset, Shard
@@ -285,7 +286,7 @@ def spill_of(
 
     """
     key = hashlib.sha256(json.dumps([_VERSION, dataset.fingerprint, near, seed]).encode()).hexdigest()
-    spill = Spill(dataset, cache / f"split-{key[:24]}", near, seed)
+    spill = Spill(dataset, used(cache / f"split-{key[:24]}"), near, seed)
     spill.fill(executor, progress)
     return spill
 
