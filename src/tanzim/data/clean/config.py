@@ -293,5 +293,6 @@ class PersianConfig(Section):
     """Join the lines of paragraphs that were cut to one width; off, as verse must stay."""
     lexicon: Literal["rules", "corpus"] = "rules"
     """corpus counts the words of all examples first, and lets them decide doubtful cases."""
-    cut_words: bool = True
-    """With lexicon corpus: join words that were cut, part words that were run together."""
+    cut_words: bool = False
+    """With lexicon corpus: join words that were cut, part words that were run together, as PDF extraction leaves
+    them. Off, as one change in ten is wrong, which pays only where words are broken."""

@@ -29,6 +29,10 @@ _MARKUP = re.compile(r"\s*(?:[-*+#>|•●▪◦–—]|\d+[.)\-]|[۰-۹]+[.)\-]
 _CLOSED = re.compile(r"[:؟!|]\s*$|\s{2}$")
 _PIECES = re.compile(f"(?<![{LETTERS}{ZWNJ}]){_L}+(?: {_L}+)+(?![{LETTERS}{ZWNJ}])")
 _TOKEN = re.compile(f"(?<![{LETTERS}{ZWNJ}]){_L}{{5,}}(?![{LETTERS}{ZWNJ}])")
+# Words that begin others (بازگردد, خودرو, پدربزرگ): what follows them belongs to them.
+_BEGINS_WORDS = frozenset(
+    "بر در باز فرا فرو سر خود هر دو چهار پدر مادر کار نظر چرا وا ور پر ابر دور زیر نا کرد سرما هزار نیرو خدا را رود".split()
+)
 COMMON = 5  # times a word is seen before anything is put together to make it
 
 
@@ -145,8 +149,10 @@ class CutWords:
     def _cut(self, word: str) -> str:
         """Part a word that the corpus does not know into two that it knows well, after a letter that does not join."""
         best, most = word, 0
-        for cut in range(2, len(word) - 1):
+        for cut in range(2, len(word) - 2):
             first, second = word[:cut], word[cut:]
+            if first in _BEGINS_WORDS:
+                continue
             if first[-1] in NON_JOINING and (seen := min(self._words[first], self._words[second])) > max(
                 most, 4 * COMMON
             ):

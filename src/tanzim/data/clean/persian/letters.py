@@ -56,13 +56,14 @@ _BEGINS = "".join(
 _HIDDEN_HALF_SPACE = re.compile(f"(?<=[{_ENDS}])(?=[{_BEGINS}])")
 
 _KASHIDA = re.compile(
-    f"(?<=[{LETTERS}{MARKS}])ـ+(?=[{MARKS}]*[{LETTERS}])|(?<=[{LETTERS}{MARKS}])ــ+|ـ+(?=[{LETTERS}])"
+    f"(?<=[{LETTERS}{MARKS}])ـ+(?=[{MARKS}]*[{LETTERS}])|(?<=[{LETTERS}{MARKS}])ــ+|(?<!ـ)ـ+(?=[{LETTERS}])"
 )
 _VOWELS = re.compile("[\u064c-\u0650\u0652\u0656-\u065f\u0670]")
 _ALL_MARKS = re.compile("[\u064b-\u0652\u0656-\u065f\u0670]")
 _WORD = re.compile(f"[{LETTERS}{MARKS}\u06d6-\u06ed]+")
 _QURANIC = re.compile("[\u06d6-\u06ed\u0671]")
 _HARAKAT = re.compile("[\u064b-\u0652\u0670]")
+_DENSE = re.compile(f"[\u064b-\u0652\u0670][{LETTERS}]{{0,2}}[\u064b-\u0652\u0670]|[\u06d6-\u06ed\u0671]")
 
 
 def shapes_to_letters(text: str) -> str:
@@ -100,7 +101,7 @@ def marked(text: str) -> list[tuple[int, int]]:
     A part is a run of three words or more that have, on the average, a vowel sign on each third letter or more
     densely, or a word with a sign that only the Quran has.
     """
-    if not _ALL_MARKS.search(text) and not _QURANIC.search(text):
+    if not _DENSE.search(text):
         return []
     found: list[tuple[int, int]] = []
     run: list[re.Match[str]] = []

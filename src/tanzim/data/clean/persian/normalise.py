@@ -13,7 +13,7 @@ from tanzim.data.clean.persian.letters import (
 )
 from tanzim.data.clean.persian.lexicon import Lexicon
 from tanzim.data.clean.persian.punctuation import signs, spaces
-from tanzim.data.clean.persian.script import ARABIC_SCRIPT, Holes, is_persian, other_lines
+from tanzim.data.clean.persian.script import ARABIC_SCRIPT, Holes, judged
 from tanzim.data.clean.persian.spacing import HalfSpaces, tidy
 
 
@@ -43,11 +43,12 @@ class Normaliser:
         whole = config.reversed_lines and not config.lossless
         ready = unreversed(text) if whole else text
         plain = shapes_to_letters(ready) if config.letters else ready
-        if not is_persian(plain):
+        persian, apart = judged(plain)
+        if not persian:
             return text
         if config.line_wraps == "join" and not config.lossless:
             plain = unwrapped(plain)
-        apart = other_lines(plain)
+            apart = judged(plain)[1]
         if not config.change_marked:
             apart += marked(plain)
         holes = Holes(plain, apart)

@@ -19,17 +19,16 @@ _HAS_LETTER = re.compile(_L)
 _TO_PERSIAN = str.maketrans("?,;", "؟،؛")
 _TO_LATIN = str.maketrans({"؟": "?", "،": ",", "؛": ";", "«": '"', "»": '"', "٪": "%"})
 
-_RUNS = re.compile(r"(?<=[^\s]) {2,}(?=[^\s|])")
+_RUNS = re.compile(r"(?<=[^\s])  +(?=[^\s|])")
 _BEFORE = re.compile(
-    f"(?<=[{LETTERS}{MARKS}{ZWNJ}{HOLE}\\d»)\\]؟!?]) +"
+    f" (?<=[{LETTERS}{MARKS}{ZWNJ}{HOLE}\\d»)\\]؟!?] )"
     f"(?=[،؛؟»]|[!?](?![\\[\\w])|[,;](?!\\w)|[.:](?:\\s|$|[»)\\]])|[)\\]](?![(\\[]))"
 )
-_INSIDE = re.compile(f"([«(]) +(?=[{LETTERS}{HOLE}\\d«(])")
-_AFTER = re.compile(f"(?<=[،؛؟!])(?=[{LETTERS}{HOLE}«])|(?<={_L}[:])(?={_L})|(?<=[،؛])(?=[۰-۹]{{3}})")
-_STOP = re.compile(f"(?<={_L}{_L}{_L}\\.)(?={_L}{_L})")
-_OPENING = re.compile(
-    f"(?<={_L})(?=«)|(?<={_L})(?=\\((?!(?:ها|های|ان|ین|ات|ی|یی|ه|ة|ای|تر|ترین|س|ص|ع|ره|ق|م|ش)\\)){_L}{{2}})"
-)
+_INSIDE = re.compile(f"([«(]) (?=[{LETTERS}{HOLE}\\d«(])")
+_AFTER = re.compile(f"([،؛؟!])(?=[{LETTERS}{HOLE}«])|(:)(?<={_L}:)(?={_L})")
+_STOP = re.compile(f"\\.(?<={_L}{_L}{_L}\\.)(?={_L}{_L})")
+_IN_BRACKETS = "ها|های|ان|ین|ات|ی|یی|ه|ة|ای|تر|ترین|س|ص|ع|ره|ق|م|ش"
+_OPENING = re.compile(f"[«(](?<={_L}.)(?:(?<=«)|(?=(?!(?:{_IN_BRACKETS})\\)){_L}{_L}))")
 
 
 def signs(text: str, policy: Punctuation) -> str:
@@ -71,6 +70,7 @@ def spaces(text: str) -> str:
 
     Line breaks, tabs, and the spaces at either end of a line stay.
     """
-    text = _RUNS.sub(" ", text)
+    if "  " in text:
+        text = _RUNS.sub(" ", text)
     text = _INSIDE.sub(r"\1", _BEFORE.sub("", text))
-    return _OPENING.sub(" ", _STOP.sub(" ", _AFTER.sub(" ", text)))
+    return _OPENING.sub(r" \g<0>", _STOP.sub(". ", _AFTER.sub(r"\g<0> ", text)))

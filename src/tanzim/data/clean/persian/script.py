@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import product
 
 # Letters of the Arabic script as they stand in Persian text, look-alikes and marks included.
 LETTERS = "\u0621-\u063a\u0641-\u064a\u066e\u066f\u0671-\u06d3\u06d5\u06ee\u06ef\u06fa-\u06fc\u06ff"
@@ -15,19 +16,43 @@ HOLE = "\ue000"
 
 ARABIC_SCRIPT = re.compile("[\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc]")
 _FORMS = re.compile("[\ufb50-\ufdff\ufe70-\ufefc]")
-_PERSIAN_WORDS = (
-    "از|به|که|را|این|آن|است|می|نمی|های|ها|بود|شد|شده|برای|با|تا|هم|یا|اگر|چه|خود|یک|کرد|کند|شود|دارد|"
-    "آنها|هر|اما|نیست|باید|بر|در|دیگر|ما|شما|اند|ای|هایی|هستند|هست|کردن|شدن|داد|گفت|خیلی|خوب"
+_RUN = re.compile(f"[{LETTERS}]+")
+
+
+def _spelt(words: str) -> frozenset[str]:
+    """Return words in every mixture of Persian and Arabic ی and ک: judged before and after cleaning alike."""
+    found = set()
+    for word in words.split():
+        choices = [{"ی": "یيى", "ک": "کك"}.get(letter, letter) for letter in word]
+        found.update(map("".join, product(*choices)))
+    return frozenset(found)
+
+
+_PERSIAN_WORDS = _spelt(
+    "از به که را این آن است می نمی های ها بود شد شده برای با تا هم یا اگر چه خود یک کرد کند شود دارد آنها هر اما نیست باید بر در "
+    "دیگر ما شما اند ای هایی هستند هست کردن شدن داد گفت خیلی خوب"
 )
-_PERSIAN = re.compile(f"[پچژگ]|(?<![{LETTERS}])(?:{_PERSIAN_WORDS})(?![{LETTERS}])")
-_ARABIC = re.compile(
-    f"[ةأإ]|(?<![{LETTERS}])(?:ال(?!ا?ن(?![{LETTERS}])|[اآه]|بته|گو|م(?![{LETTERS}])|ی)[{LETTERS}]{{2,}}"
-    f"|و?ف[یي]|إلى|هذا|هذه|الت[یي]|الذ[یي]|ذل[کك]|على|عن|كان|کان|قد|لقد|وقد|إن)(?![{LETTERS}])"
-)
+_ARABIC_WORDS = _spelt("فی وفی الی هذا هذه التی الذی ذلک علی عن کان قد لقد وقد") - _spelt("علی") | {"على", "إلى", "إن"}
+_OF_ARABIC = "ةأإ"
 # Letters of Urdu, Kurdish, Pashto, Sindhi and Uyghur that Persian does not have.
-_OTHERS = re.compile("[ٹڈڑںےۓہھۃڕڵۆێەټډړښڼېځڅڳڱڻۇۈۋڭ]")
-_SURE = re.compile("[یک]")
-_LINES = re.compile(r"[^\n]*\n|[^\n]+$")
+_OTHERS = re.compile("[ةأإٹڈڑںےۓہھۃڕڵۆێەټډړښڼېځڅڳڱڻۇۈۋڭ]")
+_OWN = re.compile("[یک]")
+
+
+def _with_article(word: str) -> bool:
+    """Say whether a word has Arabic's article: not الان, البته, الگو, الهی, المپیک."""
+    return word[:2] == "ال" and len(word) > 4 and word[2] not in "اآهیيگپچ" and word[:4] not in _PERSIAN_AL
+
+
+_PERSIAN_AL = frozenset("البت البر الکت المپ الماس الزا النا الحا الما الف".split())
+
+
+def _against(text: str, words: list[str]) -> list[str]:
+    """Return letters and words that speak against Persian."""
+    found = [word for word in words if word[:2] == "ال" and _with_article(word)]
+    if not _ARABIC_WORDS.isdisjoint(words):
+        found += [word for word in words if word in _ARABIC_WORDS]
+    return found + _OTHERS.findall(text)
 
 
 def score(text: str) -> int:
@@ -35,7 +60,12 @@ def score(text: str) -> int:
 
     Letters and words that no cleaning takes away are counted, so that a cleaned text is judged as before.
     """
-    return len(_PERSIAN.findall(text)) - 2 * len(_ARABIC.findall(text)) - 2 * len(_OTHERS.findall(text))
+    words = _RUN.findall(text)
+    return _for(text, words) - 2 * len(_against(text, words))
+
+
+def _for(text: str, words: list[str]) -> int:
+    return sum(map(text.count, "پچژگ")) + sum(map(_PERSIAN_WORDS.__contains__, words))
 
 
 def is_persian(text: str) -> bool:
@@ -44,35 +74,45 @@ def is_persian(text: str) -> bool:
     Decided by letters (پ چ ژ گ against ة أ إ or ٹ ں ے) and by the commonest words. What has neither counts as
     Persian if it is written with Persian's own ی or ک.
     """
-    found = score(text)
-    return found > 0 or (found == 0 and _SURE.search(text) is not None)
+    return judged(text)[0]
 
 
-def other_lines(text: str) -> list[tuple[int, int]]:
-    """Return the lines (start, end) of a Persian text that are of another language, a quotation of Arabic say."""
-    if not (_OTHERS.search(text) or _ARABIC.search(text)):
-        return []
-    found = []
-    for line in _LINES.finditer(text):
-        if score(line[0]) < 0:
-            found.append((line.start(), line.end() - line[0].endswith("\n")))
-    return found
+def judged(text: str) -> tuple[bool, list[tuple[int, int]]]:
+    """Say whether a text is Persian, and which of its lines (start, end) are not: a quotation of Arabic, say."""
+    words = _RUN.findall(text)
+    against = _against(text, words)
+    found = _for(text, words) - 2 * len(against)
+    if found < 0 or (found == 0 and not _OWN.search(text)):
+        return False, []
+    lines: set[tuple[int, int]] = set()
+    for sign in set(against):
+        at = text.find(sign)
+        while at >= 0:
+            end = text.find("\n", at)
+            end = len(text) if end < 0 else end
+            lines.add((text.rfind("\n", 0, at) + 1, end))
+            at = text.find(sign, end)
+    return True, [(start, end) for start, end in lines if score(text[start:end]) < 0]
 
 
 # What is written for machines, or in Latin letters: code, tags, addresses, formulas, words, numbers with dots.
+# Every repeat is bounded by what begins the next match, so that no text takes more than a few passes.
+_LATIN = "A-Za-z\u00c0-\u024f\u0370-\u04ff"
+_BESIDE = r"0-9_./\\:@#~%+=&*^|\-"
 _APART = re.compile(
+    rf"(?=[`<$@#\\{_LATIN}{_BESIDE}{HOLE}])(?:"
     r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`"
-    r"|<(tool_call|tool_response|code|pre|script|style)\b.*?</\1>|<!--.*?-->|</?[A-Za-z][^<>\n]*>"
-    r"|\$\$.+?\$\$|\$[^$\n\u0600-\u06ff]+\$|\\[(\[].+?\\[)\]]"
+    r"|<(tool_call|tool_response|code|pre|script|style)\b(?:(?!<\1\b).)*?</\1>"
+    r"|<!--(?:(?!<!--).)*?-->|</?[A-Za-z][^<>\n]*>"
+    r"|\$\$[^$]+\$\$|\$[^$\n\u0600-\u06ff]+\$|\\[(\[](?:(?!\\[(\[]).)+?\\[)\]]"
     r"|(?:https?|ftp|file)://[^\s<>«»\"\u200c،؛]+|www\.[^\s<>«»\"\u200c،؛]+"
-    r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|[@#][\w\u200c]+"
-    r"|\d+(?:[.:]\d+){2,}"
-    r"|[0-9_./\\:@#~%+=&*^|-]*[A-Za-z\u00c0-\u024f\u0370-\u04ff](?:[\w./\\:@#~%+=&*^'’|-]*"
-    r"[0-9A-Za-z\u00c0-\u024f\u0370-\u04ff_/\\%+=&*#])?"
-    f"|{HOLE}",
-    re.DOTALL | re.ASCII,
+    r"|(?<![0-9A-Za-z_.+-])[0-9A-Za-z_.+-]{1,64}@[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)+|[@#][\w\u200c]+"
+    r"|(?<![0-9])[0-9]+(?:[.:][0-9]+){2,}"
+    rf"|(?:(?<![{_BESIDE}])[{_BESIDE}]+)?[{_LATIN}](?:[{_LATIN}{_BESIDE}'’]*[{_LATIN}0-9_/\\%+=&*#])?"
+    f"|{HOLE})",
+    re.DOTALL,
 )
-_VERSE = re.compile("﴿[^﴾]*﴾|﴾[^﴿]*﴿")
+_VERSE = re.compile("﴿[^﴾﴿]*﴾|﴾[^﴿﴾]*﴿")
 _DECODER = json.JSONDecoder()
 
 

@@ -8,6 +8,7 @@ next (ا د ذ ر ز ژ و) a half-space is not seen, and none is put in (کار
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from tanzim.data.clean.persian.letters import NON_JOINING
 from tanzim.data.clean.persian.lexicon import Lexicon
@@ -15,49 +16,45 @@ from tanzim.data.clean.persian.lists import (
     AFTER_BE,
     FIXED,
     GLUED_BE,
+    GLUED_FIXED,
     GRADED,
     JOINED_OVER_SPACE,
     NOT_COMPOUND,
     NOT_GRADED,
     NOT_PLURAL,
+    PLURAL_FIRST,
     SECOND_PARTS,
     SILENT_HEH,
     SPOKEN_HEH,
     STOP_WORDS,
 )
 from tanzim.data.clean.persian.script import HOLE, LETTERS, MARKS, ZWNJ
-from tanzim.data.clean.persian.verbs import NOT_VERBS, PARTICIPLES, PERFECT, WITH_MI, progressive
+from tanzim.data.clean.persian.verbs import NOT_VERBS, PARTICIPLES, PERFECT, PREVERBS, WITH_MI, progressive
 
-_L = f"[{LETTERS}]"
-_NOT_IN_WORD = f"(?<![{LETTERS}{MARKS}])"
-_END = f"(?![{LETTERS}{MARKS}{ZWNJ}])"
 _POSSESSIVE = "م|ت|ش|مان|تان|شان"
 _PLURAL = re.compile(f"(.{{2,}}?)(ها(?:یی|ی|ی?(?:{_POSSESSIVE})|یند|ست)?)")
 _GRADE = re.compile("(.{2,}?)(تر(?:ین)?(?:ی|ها|های|ین|ان|هایی|م|ت|ش|ند|ید|یم)?)")
 _HEH = re.compile("(.+ه)(ای|ام|اش|ایم|اید|اند|ست|است|مان|تان|شان|ی)")
-_TOKEN = re.compile(f"{_L}+(?:{ZWNJ}{_L}+)*")
-_MI = re.compile(f"{_NOT_IN_WORD}(ن?می) +(?=({_L}+))")
+_BETWEEN = re.compile(f"([^{LETTERS}{MARKS}{ZWNJ}]+)")
 # Endings that are no words of their own.
-_SUFFIX = re.compile(
-    f"(?<=({_L})) +(های(?:ی|م|ت|ش|مان|تان|شان|ند)?|ها(?:ست|م|ت|ش|مان|تان|شان)?|ترین(?:های?)?|ئی){_END}"
+_SUFFIXES = frozenset(
+    "ها های هایی هایم هایت هایش هایمان هایتان هایشان هایند هاست هام هات هاش هامان هاتان هاشان ترین ترینها ترینهای".split()
 )
-_AFTER_WORD = re.compile(
-    f"{_NOT_IN_WORD}({_L}+(?:{ZWNJ}{_L}+)*) +(ای|ام|اش|ایم|اید|اند|مان|تان|شان|ی|تر|{'|'.join(sorted(JOINED_OVER_SPACE))})"
-    f"{_END}"
-)
-_HEH_ENDINGS = frozenset("ای ام اش ایم اید اند مان تان شان ی".split())
-_BE = re.compile(f"{_NOT_IN_WORD}(به) ({'|'.join(sorted(AFTER_BE, key=len, reverse=True))}){_END}")
-_FIXED = re.compile(
-    f"{_NOT_IN_WORD}(?:{'|'.join(sorted(FIXED, key=len, reverse=True))})(?![{LETTERS}{MARKS}])"
-)
-_PAIR = re.compile(f"{_NOT_IN_WORD}({_L}+)(?= ({_L}+))")
+_AFTER_HEH = frozenset("ای ام اش ایم اید اند مان تان شان ی".split())
+_PREFIXES = frozenset(f"{preverb}{mi}" for preverb in ("", *PREVERBS.split("|"), "قرار") for mi in ("می", "نمی"))
+_VERBAL = re.compile(".*(?:[میدن]|ست|[نیاورش]ه|ت|د)")
+# After می as a word of its own: wine.
+_WINE = frozenset("و ناب را از که به در با یا تا هم نوشی خواره فروش فروشان پرست کهنه صاف سرخ".split())
 # What typesetters and old converters wrote for a half-space.
 _STAND_INS = re.compile(f"(?<=[{LETTERS}{MARKS}])[\u00ac\u200b\u00ad]+(?=[{LETTERS}])")
 _DOUBLED = re.compile(f"{ZWNJ}{{2,}}")
 _ASTRAY = re.compile(
     f"(?<![{LETTERS}{MARKS}{HOLE}\\w\u200d]){ZWNJ}+|{ZWNJ}+(?![{LETTERS}{MARKS}{HOLE}\\w\u200d])"
 )
-_REMEMBERED = 200_000
+_REMEMBERED = 300_000
+_HEH_ENDS = ("نده", "نامه", "خانه", "گونه", "گانه", "ساله", "زاده", "شده", "یافته", "دیده", "گذشته", "نوشته", "بسته")
+_LONGEST = 40  # letters of a word that is looked at
+_BEFORE_WORD = _PREFIXES | {"بی"}
 
 
 def tidy(text: str) -> str:
@@ -66,6 +63,20 @@ def tidy(text: str) -> str:
     if ZWNJ not in text:
         return text
     return _ASTRAY.sub("", _DOUBLED.sub(ZWNJ, text))
+
+
+class _Memory(dict[str, str]):
+    """Results of a function, up to a number of them."""
+
+    def __init__(self, function: Callable[[str], str]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, word: str) -> str:
+        if len(self) > _REMEMBERED:
+            self.clear()
+        value = self[word] = self._function(word)
+        return value
 
 
 class HalfSpaces:
@@ -80,27 +91,69 @@ class HalfSpaces:
     def __init__(self, lexicon: Lexicon | None = None, phrases: bool = False) -> None:
         self._lexicon = lexicon
         self._phrases = phrases
-        self._known: dict[str, str] = {}
+        self._known = _Memory(self._parted)
+        self._hot = _SUFFIXES | _AFTER_HEH | JOINED_OVER_SPACE | {"تر", *(pair.split(" ")[1] for pair in FIXED)}
+        if phrases:
+            self._hot |= AFTER_BE
+        if lexicon is not None:
+            self._hot |= {pair.split(ZWNJ)[1] for pair in lexicon.halves if lexicon.joined(*pair.split(ZWNJ))}
+        self._hot -= _PREFIXES
 
     def repair(self, text: str) -> str:
         """Return the text with its half-spaces."""
-        for _ in range(6):
-            text = _TOKEN.sub(self._token, text)
-            text, changed = self._joined(text)
-            if not changed:
+        parts = _BETWEEN.split(text)
+        words = parts[::2]
+        for _ in range(5):
+            at = [i for i, word in enumerate(words) if word in _BEFORE_WORD or word in self._hot]
+            joined = [i for i in at if self._before(words, parts, i)]
+            apart = {i + 1: words[i + 1] for i in joined}
+            words = list(map(self._known.__getitem__, words))
+            for i, word in apart.items():
+                words[i] = word  # no longer the beginning of a word: looked at again once it is joined
+            after = [i for i in at if i and i - 1 not in joined and parts[2 * i - 1].strip(" ") == ""]
+            signs = {i: sign for i in after if (sign := self._after(words[i - 1], words[i])) is not None}
+            signs |= {i + 1: ZWNJ for i in joined}
+            parts[::2] = words
+            if not signs:
                 break
-        return text
+            for i, sign in signs.items():
+                parts[2 * i - 1] = sign
+            parts = _BETWEEN.split("".join(parts))
+            words = parts[::2]
+        return "".join(parts)
 
-    def _token(self, found: re.Match[str]) -> str:
-        token = found[0]
-        if len(token) < 4:
-            return token
-        known = self._known.get(token)
-        if known is None:
-            if len(self._known) > _REMEMBERED:
-                self._known.clear()
-            known = self._known[token] = self._parted(token)
-        return known
+    def _before(self, words: list[str], parts: list[str], at: int) -> bool:
+        """Say whether a word is a prefix of the next: می, بی."""
+        if at + 1 >= len(words) or parts[2 * at + 1] != " " or words[at] not in _BEFORE_WORD:
+            return False
+        word = words[at + 1]
+        if words[at] == "بی":
+            return len(word) > 1 and word not in STOP_WORDS and word not in _SUFFIXES
+        return word not in _WINE and (progressive(word) or _VERBAL.fullmatch(word) is not None)
+
+    def _after(self, before: str, word: str) -> str | None:
+        """Return what should stand between two words that a space parts, None if the space should."""
+        last = before.rsplit(ZWNJ, 1)[-1]
+        if not last or word not in self._hot:
+            return None
+        if word in _SUFFIXES:
+            return "" if last[-1] in NON_JOINING else ZWNJ
+        corpus = self._lexicon.joined(last, word) if self._lexicon is not None else None
+        if word in _AFTER_HEH:
+            join = last[-1] == "ه" and self._silent(last)
+            if word == "اند" and last[-1] == "ی":
+                join = len(last) > 2
+        elif word == "تر":
+            if last in GRADED or last.endswith(("مند", "ناک", "پذیر")) or (last[-1] == "ه" and self._silent(last)):
+                return "" if last[-1] in NON_JOINING else ZWNJ
+            join = False
+        elif f"{last} {word}" in FIXED or (self._phrases and last == "به" and word in AFTER_BE):
+            join = corpus is not False
+        elif word in JOINED_OVER_SPACE:
+            join = len(last) > 2 and last not in STOP_WORDS and last[-1] != "ی" and corpus is not False
+        else:
+            join = False
+        return ZWNJ if join or corpus else None
 
     def _parted(self, token: str) -> str:
         for _ in range(5):
@@ -119,14 +172,16 @@ class HalfSpaces:
             first: whether no half-space stands before it.
 
         """
-        if len(word) < 4 or word in NOT_PLURAL or word in NOT_GRADED or word in NOT_COMPOUND:
+        if not 4 <= len(word) <= _LONGEST or word in NOT_PLURAL or word in NOT_GRADED or word in NOT_COMPOUND:
             return word
         if first and "می" in word[:6] and word not in NOT_VERBS and (found := WITH_MI.fullmatch(word)):
             return word[: found.end("mi")] + ZWNJ + word[found.end("mi") :]
-        if (found := PERFECT.fullmatch(word)) and found["stem"] not in ("", "ک"):
+        if found := PERFECT.fullmatch(word):
             return f"{found['participle']}{ZWNJ}{found['copula']}"
         if first and word in GLUED_BE:
             return f"به{ZWNJ}{word[2:]}"
+        if word in GLUED_FIXED:
+            return GLUED_FIXED[word]
         for rule in (self._heh, self._plural, self._grade, self._compound):
             if (new := rule(word)) is not None:
                 return new
@@ -139,9 +194,11 @@ class HalfSpaces:
 
     def _silent(self, word: str) -> bool:
         """Say whether a word ends in a silent ه, as far as is known."""
-        if word in SILENT_HEH or word in PARTICIPLES:
+        if word in SPOKEN_HEH:
+            return False
+        if word in SILENT_HEH or word in PARTICIPLES or (len(word) > 4 and word.endswith(_HEH_ENDS)):
             return True
-        if word in SPOKEN_HEH or len(word) < 4 or word[-2] in "اوی":
+        if len(word) < 4 or word[-2] in "اوی":
             return False
         return self._count(word) >= 5 and self._count(word) > 5 * self._count(word[:-1])
 
@@ -149,9 +206,17 @@ class HalfSpaces:
         found = _HEH.fullmatch(word)
         if found is None or not self._silent(found[1]) or (found[2] == "ی" and self._count(word) > 2):
             return None
-        if found[2] in ("ایم", "ای") and found[1][:-1] in STOP_WORDS:
+        if found[2] in ("ایم", "ای", "ام", "اش") and self._plural_first(found[1]):
             return None
         return f"{self.part(found[1])}{ZWNJ}{found[2]}"
+
+    def _plural_first(self, word: str) -> bool:
+        """Say whether a word before ای is more likely without its ه and with a plural: روزهای, not روزه‌ای."""
+        if word[-2] not in NON_JOINING:
+            return False
+        if self._lexicon is None:
+            return word in PLURAL_FIRST
+        return self._count(word[:-1]) > self._count(word)
 
     def _plural(self, word: str) -> str | None:
         found = _PLURAL.fullmatch(word)
@@ -171,7 +236,7 @@ class HalfSpaces:
         if found is None or found[1][-1] in NON_JOINING:
             return None
         base, ending = found[1], found[2]
-        if base in GRADED or (ending.startswith("ترین") and len(base) > 2) or base.endswith(("‌مند", "ناک")):
+        if base in GRADED or (base[-1] == "ه" and self._silent(base)) or (ending.startswith("ترین") and len(base) > 2) or base.endswith(("‌مند", "ناک")):
             return self._ended(base, ending)
         if self._lexicon is not None and self._lexicon.halves[f"{base}{ZWNJ}تر"] > 1:
             return self._ended(base, ending)
@@ -198,72 +263,11 @@ class HalfSpaces:
             return self._count(first) > 4 and self._count(second) > 4
         return self._lexicon is None or self._count(first) > 1
 
-    def _joined(self, text: str) -> tuple[str, int]:
-        text, mi = _MI.subn(self._with_mi, text)
-        text, suffixes = _SUFFIX.subn(_suffixed, text)
-        old = text
-        text = _AFTER_WORD.sub(self._after_word, text)
-        text = _FIXED.sub(self._fixed, text)
-        text = _BE.sub(self._be, text)
-        if self._lexicon is not None:
-            text = self._by_corpus(text)
-        return text, mi + suffixes + (text != old)
-
-    def _with_mi(self, found: re.Match[str]) -> str:
-        word = found[2]
-        if progressive(word) or (
-            len(word) > 3 and word.endswith(("ند", "ید", "یم")) and word not in STOP_WORDS
-        ):
-            return found[1] + ZWNJ
-        return found[0]
-
-    def _after_word(self, found: re.Match[str]) -> str:
-        whole, ending = found[1], found[2]
-        last = whole.rsplit(ZWNJ, 1)[-1]
-        if ending in _HEH_ENDINGS:
-            join = last[-1] == "ه" and self._silent(last)
-            if ending in ("ام", "ایم", "اید", "اند") and last not in PARTICIPLES:
-                join = join and ending == "ام" and last in SILENT_HEH
-        elif ending == "تر":
-            join = (last in GRADED or last.endswith(("مند", "ناک", "پذیر"))) and last not in ("خشک",)
-        else:
-            join = len(last) > 2 and last not in STOP_WORDS and last[-1] != "ی"
-            if self._lexicon is not None and join:
-                join = self._lexicon.joined(last, ending) is not False
-        if not join:
-            return found[0]
-        return whole + ("" if ending == "تر" and last[-1] in NON_JOINING else ZWNJ) + ending
-
-    def _fixed(self, found: re.Match[str]) -> str:
-        first, second = found[0].split(" ")
-        if self._lexicon is not None and self._lexicon.joined(first, second) is False:
-            return found[0]
-        return FIXED[found[0]]
-
-    def _be(self, found: re.Match[str]) -> str:
-        join = self._lexicon.joined("به", found[2]) if self._lexicon is not None else None
-        if join or (join is None and self._phrases):
-            return f"به{ZWNJ}{found[2]}"
-        return found[0]
-
-    def _by_corpus(self, text: str) -> str:
-        lexicon = self._lexicon
-        assert lexicon is not None
-        at, kept = 0, []
-        for found in _PAIR.finditer(text):
-            if f"{found[1]}{ZWNJ}{found[2]}" in lexicon.halves and lexicon.joined(found[1], found[2]):
-                kept += (text[at : found.end()], ZWNJ)
-                at = found.end() + 1
-        return "".join(kept) + text[at:]
-
 
 # Second parts that tell a compound by themselves; others need the corpus to know both words.
 _CLEAR = frozenset(
     second.rstrip("ی") for second in
     "سازی گذاری بندی پذیری پذیر کننده دهنده شونده گیری سنجی شناسی نویسی گرایی محور پردازی ریزی زدایی رسانی "
-    "افزایی پژوهی اندیشی یافته".split()
+    "افزایی پژوهی اندیشی یافته کنندگان دهندگان یافتگان آورندگان جویان شکنی پرستان طلبی طلبان زایی فرسا گانه مند مندی".split()
 )  # fmt: skip
 
-
-def _suffixed(found: re.Match[str]) -> str:
-    return found[2] if found[1] in NON_JOINING and found[2] != "ئی" else ZWNJ + found[2]

@@ -39,7 +39,7 @@ _VERBS = """
 سپوختن سپوز|آکندن آکن|افکندن افکن|پراکندن پراکن|کوباندن کوبان|برازیدن براز|چلاندن چلان|لنگیدن لنگ|دزدیدن دزد
 ارزاندن ارزان|گراندن گران|پلکیدن پلک|تلنگیدن تلنگ|چاییدن چای|سریدن سر|سراندن سران|شایاندن شایان|کپیدن کپ|لولیدن لول|ورچیدن ورچین
 هراساندن هراسان|آزاردن آزار|انگیزاندن انگیزان|گریزاندن گریزان|رنجاندن رنجان|نوشاندن نوشان|چشیدن چش|چشاندن چشان|مکاندن مکان
-سنباندن سنبان|پیوندیدن پیوند|آفرینیدن آفرین|گزاردن گزار|آزماییدن آزمای|فرماییدن فرمای|آلاییدن آلای|شکفتن شکف|خستن خست|نگاریدن نگار
+سنباندن سنبان|پیوندیدن پیوند|آفرینیدن آفرین|گزاردن گزار|آزماییدن آزمای|فرماییدن فرمای|آلاییدن آلای|شکفتن شکف|خستن خست|نگاریدن نگار|میراندن میران|شکوفیدن شکوف|گزیدن گز|شکیفتن شکیب
 """
 
 INFINITIVES: dict[str, str] = {}  # past stem → infinitive
@@ -80,14 +80,17 @@ _BODY = (
 )
 # What may stand after می‌ and نمی‌.
 PROGRESSIVE = re.compile(_BODY)
-WITH_MI = re.compile(f"(?P<preverb>{PREVERBS})?(?P<mi>ن?می)\u200c?(?:{_BODY})")
+WITH_MI = re.compile(f"(?P<preverb>{PREVERBS}|قرار)?(?P<mi>ن?می)\u200c?(?:{_BODY})")
+# After the negative ن a stem in آ has ی: نیاورده.
+_NEGATED = {f"یا{stem[1:]}": infinitive for stem, infinitive in INFINITIVES.items() if stem[0] == "آ"}
 # شده‌اند, نکرده‌ایم, برداشته‌است
 PERFECT = re.compile(
-    f"(?P<participle>(?:{PREVERBS})?ن?(?P<stem>{_any(INFINITIVES)})ه)\u200c?(?P<copula>ام|ای|ایم|اید|اند|است)"
+    f"(?P<participle>(?:{PREVERBS})?(?:ن?(?P<stem>{_any(INFINITIVES)})|ن(?P<negated>{_any(_NEGATED)}))ه)"
+    "\u200c?(?P<copula>ام|ای|ایم|اید|اند|است)"
 )
 PARTICIPLES = frozenset(f"{n}{stem}ه" for stem in INFINITIVES for n in ("", "ن", "می", "نمی")) | frozenset(
     f"{pre}{n}{stem}ه" for stem in INFINITIVES for n in ("", "ن") for pre in PREVERBS.split("|")
-)
+) | frozenset(f"ن{stem}ه" for stem in _NEGATED)
 
 # Glued words that only look like می and a verb: میدان-ی, میان, میهن-ی, میر-م, …
 NOT_VERBS = frozenset(
@@ -109,7 +112,7 @@ def infinitive(word: str) -> str | None:
     if found := WITH_MI.fullmatch(word):
         return _named(found)
     if found := PERFECT.fullmatch(word):
-        return INFINITIVES[found["stem"]]
+        return INFINITIVES[found["stem"]] if found["stem"] else _NEGATED[found["negated"]]
     return None
 
 
