@@ -13,6 +13,7 @@ install-test: install
 	PYTHON=$(PYTHON) sh scripts/install.sh dev
 	sh scripts/browser.sh
 	sh scripts/cluster.sh
+	sh scripts/servers.sh
 
 demo: install
 	$(BIN)/python examples/support_tickets/generate.py

@@ -52,7 +52,7 @@ def site(monkeypatch, tmp_path):
 
 def _config(**source: Any) -> DataConfig:
     settings = {"type": "web", "delay_s": 0, "timeout_s": 5, **source}
-    more = {"allow_hosts": ["127.0.0.1"], "split": {"validation": 0, "test": 0}}
+    more = {"allow_hosts": ["127.0.0.1"], "workers": 1, "split": {"validation": 0, "test": 0}}
     return DataConfig.model_validate({"sources": [settings], **more})
 
 

@@ -7,9 +7,8 @@ import ipaddress
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -69,13 +68,13 @@ def read_sql(source: SqlSource) -> Iterator[dict[str, Any]]:
             options["postgresql_readonly"] = True
         try:
             # The transaction is never committed: what it holds is undone when the connection closes.
-            with engine.connect().execution_options(**options) as connection:
-                result = connection.exec_driver_sql(source.query)
+            with (
+                engine.connect().execution_options(**options) as connection,
+                closing(connection.exec_driver_sql(source.query)) as result,
+            ):
                 columns = _columns(list(result.keys()), source)
-                rows = iter(result)
-                while part := list(islice(rows, _ROWS)):
-                    for row in part:
-                        yield dict(zip(columns, row, strict=True))
+                for row in result:
+                    yield dict(zip(columns, row, strict=True))
         finally:
             engine.dispose()
 
