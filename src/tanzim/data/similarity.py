@@ -1,6 +1,6 @@
 """How alike two examples are: character 5-grams, Jaccard similarity, and MinHash to find candidates.
 
-Legend: S shingles of all documents in a block · N documents · K hash functions · B bands.
+Legend: N texts · K places of a signature · B bands.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from tanzim.core.errors import MissingExtra
+from tanzim.core.optional import need
 from tanzim.core.records import Example, Message
 
 WIDTH = 5  # characters in a shingle
 HASHES = 126
-BLOCK = 1 << 16  # shingles hashed at a time
+_EMPTY = np.uint32(0xFFFFFFFF)
 
 Words = npt.NDArray[np.uint64]
 _SAME = str.maketrans({"ي": "ی", "ك": "ک", "\u200c": " ", "\u200f": None, "\u200e": None, "ـ": None})
@@ -41,21 +43,31 @@ def _said(turn: Message) -> str:
     return "\n".join([turn.content, *calls])
 
 
-def compared(example: Example) -> tuple[str, str]:
-    """Return the text of the whole example and that of its prompt alone, normalised.
+def parts(example: Example) -> tuple[str, str]:
+    """Return what of an example is compared, as it stands: its prompt, and what comes after it.
 
     System prompts and tool definitions are left out: being shared by all, they would make
-    everything alike. Of a text with labels, the text alone counts: it leaks whatever its labels.
+    everything alike. Of a text with labels, the text alone counts, as a prompt: it leaks whatever its labels.
     """
     if example.kind in ("text", "labelled", "tagged"):
-        text = normalise(example.text)
-        return text, text
+        return example.text, ""
     turns = [turn for turn in example.messages if turn.role != "system"]
     if example.kind == "pair":
-        prompt = normalise("\n".join(map(_said, turns)))
-        return normalise("\n".join([prompt, *map(_said, example.chosen)])), prompt
-    prompt = normalise("\n".join(map(_said, turns[:-1])))
-    return (f"{prompt} {normalise(_said(turns[-1]))}" if turns else ""), prompt
+        return "\n".join(map(_said, turns)), "\n".join(map(_said, (*example.chosen, *example.rejected)))
+    return "\n".join(map(_said, turns[:-1])), _said(turns[-1]) if turns else ""
+
+
+def compared(example: Example) -> tuple[str, str]:
+    """Return the text of the whole example and that of its prompt alone, normalised (see `parts`)."""
+    prompt, answer = parts(example)
+    if example.kind in ("text", "labelled", "tagged"):
+        prompt = normalise(prompt)
+        return prompt, prompt
+    if example.kind == "pair":
+        prompt = normalise(prompt)
+        return normalise(f"{prompt}\n{answer}"), prompt
+    prompt = normalise(prompt)
+    return (f"{prompt} {normalise(answer)}" if example.messages else ""), prompt
 
 
 def digest(text: str) -> int:
@@ -107,51 +119,95 @@ def bands_for(threshold: float) -> tuple[int, int]:
     return HASHES, 1
 
 
-class MinHasher:
-    """MinHash signatures (Broder, 1997) of many texts at a time.
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Normalised texts as code points: what all comparisons work on.
 
     Args:
-        seed: chooses the hash functions.
+        codes: code points, one text after another.
+        ends: where each text begins and, at last, where all end, [N + 1].
 
     """
 
-    def __init__(self, seed: int) -> None:
+    codes: npt.NDArray[np.uint32]
+    ends: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def text(self, index: int) -> str:
+        """Return one of them as a string."""
+        part = self.codes[self.ends[index] : self.ends[index + 1]]
+        return part.tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def as_codes(texts: Sequence[str]) -> Folded:
+    """Put texts that are normalised already side by side."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    joined = "".join(texts).encode("utf-32-le", "surrogatepass")
+    return Folded(np.frombuffer(joined, np.uint32), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+class MinHasher:
+    """Signatures of many texts at a time whose places agree as often as the texts' shingles do.
+
+    One hash throws each shingle into one of K bins, where the least one stays (one-permutation hashing; Li,
+    Owen and Zhang, NIPS 2012); each bin left empty takes the least shingle by a hash of its own, as the
+    last resort of fast similarity sketching does (Dahlgaard, Knudsen and Thorup, FOCS 2017,
+    arXiv:1704.04370). Which shingle of two texts' union decides a bin has nothing to do with which text
+    holds it, so that the share of equal places is an unbiased estimate of the Jaccard similarity, as with K
+    hash functions (Broder, 1997), at about the price of one of them.
+
+    Compiled by numba where the extra ``dedup`` is installed; else numpy gives the same signatures.
+
+    Args:
+        seed: chooses the hash functions.
+        hashes: K, the places of a signature.
+
+    """
+
+    def __init__(self, seed: int, hashes: int = HASHES) -> None:
         rng = np.random.default_rng(seed)
-        self._factors = rng.integers(0, 1 << 32, HASHES, np.uint32) | np.uint32(1)
-        self._terms = rng.integers(0, 1 << 32, HASHES, np.uint32)
+        self.hashes = hashes
+        self._factor = np.uint32(rng.integers(0, 1 << 32, dtype=np.uint32) | np.uint32(1))
+        self._seeds = rng.integers(0, 1 << 32, hashes, np.uint32)
 
     def signatures(self, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
         """Return the signatures of normalised texts, [N, K]."""
-        signatures_NK = np.full((len(texts), HASHES), 0xFFFFFFFF, np.uint32)
-        parts: list[npt.NDArray[Any]] = []
-        owners: list[int] = []
-        size = 0
-        for index, text in enumerate(texts):
-            hashes = (shingles(text) >> np.uint64(32)).astype(np.uint32)
-            for start in range(0, len(hashes), BLOCK):
-                part = hashes[start : start + BLOCK]
-                parts.append(part)
-                owners.append(index)
-                size += len(part)
-                if size >= BLOCK:
-                    self._lower(signatures_NK, parts, owners)
-                    parts, owners, size = [], [], 0
-        if parts:
-            self._lower(signatures_NK, parts, owners)
+        return self.sketch(as_codes(texts))
+
+    def sketch(self, folded: Folded) -> npt.NDArray[np.uint32]:
+        """Return the signatures of texts, [N, K]."""
+        signatures_NK = np.full((len(folded), self.hashes), _EMPTY, np.uint32)
+        try:
+            kernels = need("tanzim.data.dedup.kernels", "dedup")
+        except MissingExtra:
+            for text in range(len(folded)):
+                self._sketch_one(folded.codes[folded.ends[text] : folded.ends[text + 1]], signatures_NK[text])
+            return signatures_NK
+        scratch = np.empty(max(WIDTH, int(np.diff(folded.ends).max(initial=0))), np.uint32)
+        kernels.sketch(folded.codes, folded.ends, self._factor, self._seeds, scratch, signatures_NK)
         return signatures_NK
 
-    def _lower(
-        self, signatures_NK: npt.NDArray[np.uint32], parts: list[npt.NDArray[Any]], owners: list[int]
-    ) -> None:
-        hashes_S = np.concatenate(parts)
-        starts = np.cumsum([0, *map(len, parts[:-1])])
-        rows = np.array(owners)
-        scratch_S = np.empty_like(hashes_S)
-        for k in range(HASHES):
-            np.multiply(hashes_S, self._factors[k], out=scratch_S)
-            np.add(scratch_S, self._terms[k], out=scratch_S)
-            # An owner stands twice only if its text is longer than a block: then at, not plain, minimum.
-            np.minimum.at(signatures_NK[:, k], rows, np.minimum.reduceat(scratch_S, starts))
+    def _sketch_one(self, codes: npt.NDArray[np.uint32], row: npt.NDArray[np.uint32]) -> None:
+        """Write the signature of one text, [K]."""
+        if len(codes) < WIDTH:
+            codes = np.concatenate([codes, np.full(WIDTH - len(codes), 1 << 21, np.uint32)])
+        hashes = np.zeros(len(codes) - WIDTH + 1, np.uint32)
+        for offset in range(WIDTH):
+            hashes = hashes * self._factor + codes[offset : offset + len(hashes)]
+        hashes = _mix32(hashes)
+        places = (hashes.astype(np.uint64) * np.uint64(self.hashes)) >> np.uint64(32)
+        np.minimum.at(row, places, hashes)
+        for place in np.flatnonzero(row == _EMPTY):
+            row[place] = _mix32(hashes ^ self._seeds[place]).min()
+
+
+def _mix32(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Scatter 32-bit values (Ellis, "lowbias32")."""
+    values = (values ^ (values >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    values = (values ^ (values >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return values ^ (values >> np.uint32(16))
 
 
 def band_keys(signatures_NK: npt.NDArray[np.uint32], bands: int, rows: int) -> Words:

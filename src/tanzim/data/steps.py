@@ -27,6 +27,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "sentences": ("clean.sentences", "Sentences"),
     "persian": ("clean.persian.step", "Persian"),
     "dedup_exact": ("dedup.exact", "DedupExact"),
+    "dedup_fuzzy": ("dedup.fuzzy", "DedupFuzzy"),
     "oversample": ("balance.sample", "Oversample"),
     "undersample": ("balance.sample", "Undersample"),
     "smote": ("balance.smote", "Smote"),

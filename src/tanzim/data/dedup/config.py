@@ -4,12 +4,45 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from tanzim.core.config import Section
 
 
-class DedupExactConfig(Section):
-    """Take out examples whose normalised text is the same (its SHA-1 or the like; the first layer)."""
+class DedupConfig(Section):
+    """What all three layers have in common: what is compared, and which of several is kept."""
 
-    type: Literal["dedup_exact"] = "dedup_exact"
     by: Literal["example", "prompt"] = "example"
     """What is compared: all of an example, or what is asked in it."""
+    keep: Literal["first", "longest", "best"] = "first"
+    """Which one is kept, after held-out ones: the first, the longest, or the one with the highest score."""
+    score: str = "quality"
+    """For ``keep: best``: the number in an example's ``about`` that an earlier step has put there."""
+
+
+class DedupExactConfig(DedupConfig):
+    """Take out examples whose normalised text is the same, by its hash (the first layer)."""
+
+    type: Literal["dedup_exact"] = "dedup_exact"
+
+
+class DedupFuzzyConfig(DedupConfig):
+    """Take out examples that are nearly the same, letter for letter, by MinHash (the second layer)."""
+
+    type: Literal["dedup_fuzzy"] = "dedup_fuzzy"
+    threshold: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity of their character 5-grams from which two examples are nearly the same."""
+    verify: Literal["jaccard", "signature"] = "jaccard"
+    """What confirms a pair: the 5-grams themselves, or the signatures' estimate (no texts on disk; ±0.04)."""
+
+
+class DedupSemanticConfig(DedupConfig):
+    """Take out examples that say the same in other words, by a model's embeddings (the third layer)."""
+
+    type: Literal["dedup_semantic"] = "dedup_semantic"
+    model: str = "all-minilm-l6-v2"
+    """The embedding model: an alias, a hub id or a folder. The embedded one knows English."""
+    threshold: float = Field(0.9, gt=0, le=1)
+    """Cosine similarity from which two examples say the same; each model has a scale of its own."""
+    cluster: int = Field(10_000, ge=100)
+    """Examples in a k-means cluster, about; only those of one or of neighbouring clusters are compared."""
