@@ -124,14 +124,11 @@ def _pieces(text: str, scripts: str, page: bool, found: Counter[str]) -> Iterato
 
 
 def _opened(match: re.Match[str], opened: set[str]) -> bool:
-    """Return whether a tag has attributes, or closes one that had."""
+    """Return whether a tag has attributes, or is named as an earlier one that had."""
     name = match["name"].lower()
-    if match["close"]:
-        return name in opened
-    if len(match.group()) > len(name) + 4:
+    if not match["close"] and len(match.group()) > len(name) + 4:
         opened.add(name)
-        return True
-    return False
+    return name in opened
 
 
 def _end(text: str, at: int, name: str, unclosed: set[str]) -> int:
