@@ -37,7 +37,9 @@ def luhn_digit(digits: str) -> str:
 
 def iban(text: str) -> bool:
     """Say whether an IBAN (without spaces) passes its check (ISO 13616: modulo 97 is 1)."""
-    return text.isascii() and text.isalnum() and len(text) > 4 and _mod97(text[4:] + text[:4]) == 1
+    if not (text.isascii() and text.isalnum() and len(text) > 4 and text[2:4].isdigit()):
+        return False
+    return 2 <= int(text[2:4]) <= 98 and _mod97(text[4:] + text[:4]) == 1
 
 
 def iban_check(country: str, rest: str) -> str:

@@ -15,7 +15,7 @@ from tanzim.core.optional import need
 from tanzim.data.screen.checks import DIGITS, MARKS
 from tanzim.data.screen.found import Found, settle
 from tanzim.data.screen.iranian import ENTITIES as IRANIAN
-from tanzim.data.screen.iranian import find_iranian
+from tanzim.data.screen.iranian import SAYS_OTHER, SAYS_PHONE, before, find_iranian
 from tanzim.data.screen.persian_names import find_persian_names
 
 EXTRA = "screen"
@@ -48,7 +48,10 @@ def language_of(text: str) -> str:
 # What must stand in a text for an entity to be looked for: most texts need no recogniser at all.
 _SIGNS: dict[str, re.Pattern[str]] = {
     "EMAIL_ADDRESS": re.compile("@"),
-    "PHONE_NUMBER": re.compile(r"\d(?:\D{0,3}\d){6}"),
+    "PHONE_NUMBER": re.compile(
+        r"\+\d|\(\d{2,4}\)|\d{3}[ .-]\d{3}|(?:\d{2}[ .-]){4}\d{2}|"
+        r"(?i:phone|mobile|cell|call|tel\b|whatsapp).{0,40}\d{7}"
+    ),
     "CREDIT_CARD": re.compile(r"\d(?:[ -]?\d){11}"),
     "IBAN_CODE": re.compile(r"[A-Z]{2}\d{2}"),
     "IP_ADDRESS": re.compile(r"\d\.\d{1,3}\.\d|[0-9a-fA-F]?:[0-9a-fA-F:]*:"),
@@ -103,7 +106,11 @@ class Detector:
             wanted = [name for name in self._patterned[language] if _SIGNS[name].search(part)]
             if wanted:
                 results = _analyzer().analyze(part, language=language, entities=wanted)
-                found += [Found(start + r.start, start + r.end, r.entity_type, r.score) for r in results]
+                found += [
+                    Found(start + r.start, start + r.end, r.entity_type, r.score)
+                    for r in results
+                    if r.entity_type != "PHONE_NUMBER" or _telephone(part, r.start, r.end)
+                ]
         return found
 
     def _names(self, texts: Sequence[str], languages: Sequence[str], found: list[list[Found]]) -> None:
@@ -123,6 +130,15 @@ class Detector:
             for span in doc.ents:
                 if (entity := _NAMED.get(span.label_)) in self._entities and entity:
                     found[index] += _trimmed(span.text, span.start_char + start, entity)
+
+
+def _telephone(text: str, start: int, end: int) -> bool:
+    """Say whether what may be a telephone number is one: not a date, and digits alone only after a word."""
+    number, words = text[start:end], text.lower()
+    if re.fullmatch(r"(?:19|20)\d{2}[-./ ]\d{1,2}[-./ ]\d{1,2}.*|\d{1,2}[-./]\d{1,2}[-./]\d{4}", number):
+        return False
+    named, other = before(SAYS_PHONE, words, start), before(SAYS_OTHER, words, start)
+    return named > other or (not other and not number.isdigit())
 
 
 def _trimmed(name: str, start: int, entity: str) -> list[Found]:

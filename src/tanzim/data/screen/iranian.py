@@ -37,11 +37,11 @@ _NATIONAL = re.compile(r"(?<![\d+])(?:\d{3}-\d{6}-\d|\d{8,10})(?!\d)")
 _POSTAL = re.compile(r"(?<![\d+])[13-9]{4}[1346-9][ -]?\d{5}(?!\d)")
 
 _SAYS_NATIONAL = re.compile(r"(?:کد|شماره|کارت) ?ملی|national (?:id|code|number|card)|\bmelli\b")
-_SAYS_OTHER = re.compile(
+SAYS_OTHER = re.compile(
     r"سفارش|فاکتور|پیگیری|رهگیری|مرسوله|قرارداد|سریال|بارکد|شناسه|شابک|ثبت|order|invoice|track|ticket|"
-    r"serial|isbn|barcode|sku|timestamp|reference|\bid\b|receipt|version|model|part"
+    r"serial|isbn|barcode|sku|timestamp|reference|receipt|version|model|part"
 )
-_SAYS_PHONE = re.compile(
+SAYS_PHONE = re.compile(
     r"موبایل|همراه|تماس|تلفن|تلگرام|واتس|mobile|cell|phone|call|whatsapp|telegram|\btel\b"
 )
 _SAYS_LANDLINE = re.compile(r"(?:تلفن|ثابت|phone|\btel\b)[^\d]{0,12}$")
@@ -63,7 +63,7 @@ def find_iranian(text: str) -> list[Found]:
 def _find(plain: str, words: str) -> Iterator[Found]:
     for match in _SHEBA.finditer(plain):
         digits = digits_of(match[0])
-        named = match[0][:2].upper() == "IR" or _before(_SAYS_SHEBA, words, match)
+        named = match[0][:2].upper() == "IR" or before(_SAYS_SHEBA, words, match.start())
         if named and iban(f"IR{digits}"):
             yield Found(*match.span(), "IR_SHEBA", 1.0)
     for match in _CARD.finditer(plain):
@@ -73,15 +73,15 @@ def _find(plain: str, words: str) -> Iterator[Found]:
     for match in _MOBILE.finditer(plain):
         if match[0][0] != "9" or len(digits_of(match[0])) == 12:
             yield Found(*match.span(), "IR_MOBILE", 0.95)
-        elif _before(_SAYS_PHONE, words, match):
+        elif before(SAYS_PHONE, words, match.start()):
             yield Found(*match.span(), "IR_MOBILE", 0.7)
     for match in _LANDLINE.finditer(plain):
         yield Found(*match.span(), "IR_LANDLINE", 0.85)
     for match in _LOCAL.finditer(plain):
-        if _before(_SAYS_LANDLINE, words, match):
+        if before(_SAYS_LANDLINE, words, match.start()):
             yield Found(*match.span(), "IR_LANDLINE", 0.6)
     for match in _POSTAL.finditer(plain):
-        if _before(_SAYS_POSTAL, words, match):
+        if before(_SAYS_POSTAL, words, match.start()):
             yield Found(*match.span(), "IR_POSTAL_CODE", 0.92)
     yield from _national(plain, words)
 
@@ -91,15 +91,22 @@ def _national(plain: str, words: str) -> Iterator[Found]:
         digits = digits_of(match[0])
         if not national_id(digits.zfill(10)):
             continue
-        named, other = _before(_SAYS_NATIONAL, words, match), _before(_SAYS_OTHER, words, match)
-        if named > other:
+        named, other = before(_SAYS_NATIONAL, words, match.start()), before(SAYS_OTHER, words, match.start())
+        if named and named >= other:
             yield Found(*match.span(), "IR_NATIONAL_ID", 1.0)
         elif len(digits) == 10 and not other:
             # One in eleven numbers of ten digits passes the check: without a word this is a guess.
             yield Found(*match.span(), "IR_NATIONAL_ID", 0.5)
 
 
-def _before(pattern: re.Pattern[str], words: str, match: re.Match[str]) -> int:
-    """Return how near a word stands before a number: 0 if none does, the more the nearer."""
-    window = words[max(0, match.start() - _BEFORE) : match.start()]
+def before(pattern: re.Pattern[str], words: str, start: int) -> int:
+    """Return how near a word stands before a number: 0 if none does, the more the nearer.
+
+    Args:
+        pattern: the words.
+        words: the text in small letters.
+        start: where the number begins.
+
+    """
+    window = words[max(0, start - _BEFORE) : start]
     return max((found.end() for found in pattern.finditer(window)), default=0)
