@@ -71,7 +71,7 @@ class RemoteFile:
     @property
     def fingerprint(self) -> str:
         """What a result that was read from it hangs on."""
-        return f"{self.version} {self.size}"
+        return _fingerprint({"ETag": self.version, "size": self.size})
 
     def stat(self) -> SimpleNamespace:
         """Return its size, as a `Path` does (0 where it is not known)."""
@@ -96,11 +96,16 @@ class RemoteFile:
 
     def unchanged(self) -> bool:
         """Tell whether it still is what it was when it was found."""
-        now = {one.path: one.fingerprint for one in find_remote(self._alone(), self.guard)}
-        return now.get(self.path) == self.fingerprint
-
-    def _alone(self) -> str:
-        return self.url if _is_web(self.path) else _beside(self.url, self.path)
+        secrets = Secrets(self.shown)
+        if _is_web(self.path):
+            return _on_the_web(self.url, self.guard, secrets).fingerprint == self.fingerprint
+        with reached(self.shown, secrets):
+            fs, _ = _storage(self.url, secrets)
+            # Some storages say in a listing what they do not say of the file alone, and the other way round.
+            if _fingerprint(fs.info(self.path)) == self.fingerprint:
+                return True
+            beside = fs.ls(fs._parent(self.path), detail=True)
+            return any(one["name"] == self.path and _fingerprint(one) == self.fingerprint for one in beside)
 
 
 class _Told(io.RawIOBase):
@@ -237,17 +242,17 @@ def _version(info: Json) -> str | None:
     return next((str(info[key]) for key in _VERSIONS if info.get(key) not in (None, "", 0)), None)
 
 
-def _beside(url: str, path: str) -> str:
-    """Return the URL of another file of the same storage."""
+def _fingerprint(info: Json) -> str:
+    return f"{_version(info)} {info.get('size')}"
+
+
+def _shown(url: str, path: str) -> str:
+    """Return the URL of a file of the same storage as ``url``."""
     scheme, _, rest = url.partition("://")
     place = rest.partition("/")[0]
     rooted = path if path.startswith("/") else f"/{path}"
     # In object stores the bucket is the first part of the path; elsewhere the host is not part of it.
     return f"{scheme}:/{rooted}" if rooted.startswith(f"/{place}/") else f"{scheme}://{place}{rooted}"
-
-
-def _shown(url: str, path: str) -> str:
-    return _beside(url, path)
 
 
 @contextmanager
