@@ -51,6 +51,7 @@ class StepReport:
         samples: a few examples of what was removed, changed and added.
         seconds: wall time, without what was cached.
         cached: whether the result was there already.
+        folder: the name of the folder in the cache that keeps what came out.
 
     """
 
@@ -66,6 +67,7 @@ class StepReport:
     samples: Json = field(default_factory=dict)
     seconds: float = 0.0
     cached: bool = False
+    folder: str = ""
 
     def take(self, part: Json) -> None:
         """Add what was counted on one shard."""
@@ -200,7 +202,7 @@ def _key(config: StepConfig, dataset: Dataset, seed: int) -> str:
 
 def _read(folder: Path, *, cached: bool) -> Done:
     value = read_json(folder / "done.json")
-    report = StepReport.from_json({**value["report"], "cached": cached})
+    report = StepReport.from_json({**value["report"], "cached": cached, "folder": folder.name})
     shards = tuple(Shard.from_json(shard, folder) for shard in value["shards"] if shard["rows"])
     return Done(Dataset(shards), report, tuple(sorted(folder.glob("part-*.rejected.jsonl"))))
 
