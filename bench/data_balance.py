@@ -6,8 +6,8 @@ PATH holds ``sms_spam/SMSSpamCollection.tsv`` (English) and ``persian/parsinlu/s
 
 Balance: the training set keeps few of one class (2 % spam, 5 % negative reviews). One surrogate, a linear
 softmax on 100 numbers a text (TF-IDF and a singular value decomposition fitted to the training set), learns
-with each technique and without any; its macro-F1 is taken on held-out texts, weighted so that their classes
-are as common as in training. Steps run through the chain, losses are those of ``tanzim.train.losses``.
+with each technique and without any, briefly and for long; its macro-F1 is taken on held-out texts, weighted
+so that their classes are as common as in training. Steps run through the chain, losses are those of ``tanzim.train.losses``.
 
 Noise: 10, 15 and 20 % of the training labels are flipped; how many of those the step ``label_noise`` finds,
 beside as many texts picked by chance, every text whose prediction differs, and cleanlab with scikit-learn's
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from cleanlab.filter import find_label_issues
 from sklearn.decomposition import TruncatedSVD
@@ -32,7 +33,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict, train_test_split
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from tanzim.core.powers import Embed, Powers
 from tanzim.core.records import Example, Provenance
@@ -44,7 +45,13 @@ from tanzim.data.executor import Local
 from tanzim.data.shards import write_shards
 from tanzim.train import losses
 
+# Learning rates: a model that is trained for long learns the few it has seen by heart, one that is trained
+# as briefly as in fine-tuning gives a rare class up.
+RATES = {"trained briefly": 0.003, "trained for long": 0.05}
+
 Rows = list[tuple[str, str]]
+Array = npt.NDArray[Any]
+Predict = Callable[[Array], Array]
 
 
 def read_spam(path: Path) -> Rows:
@@ -63,7 +70,7 @@ def examples_of(rows: Rows) -> list[Example]:
     return [Example("labelled", Provenance("bench", n), text=t, label=y) for n, (t, y) in enumerate(rows, 1)]
 
 
-def step(rows: Rows, powers: Powers | None = None, **config: Any) -> list[Example]:
+def step(rows: Rows, powers: Powers | None = None, **config: object) -> list[Example]:
     """Run one step on rows."""
     configs = DataConfig.model_validate({"steps": [config]}).steps
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +86,7 @@ def vectors_of(rows: Rows) -> Embed:
         TruncatedSVD(100, random_state=0),
     ).fit([text for text, _ in rows])
 
-    def embed(texts: Sequence[str]) -> Any:
+    def embed(texts: Sequence[str]) -> Array:
         found = model.transform(texts)
         return (found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
@@ -89,16 +96,18 @@ def vectors_of(rows: Rows) -> Embed:
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def learn(x: Any, y: Any, seed: int, loss: Loss, *, weights: Any = None, balanced: bool = False) -> Any:
-    """Train the surrogate by 600 mini-batches of 64; return a function from vectors to classes."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+def learn(
+    x: Array, y: Array, rate: float, loss: Loss, *, weights: Array | None = None, balanced: bool = False
+) -> Predict:
+    """Train the surrogate by 400 mini-batches of 64 texts; return a function from vectors to classes."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
     model = torch.nn.Linear(x.shape[1], 2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
     inputs, labels = torch.tensor(np.asarray(x, np.float32)), torch.tensor(y)
     each = torch.ones(2) if weights is None else torch.tensor(weights, dtype=torch.float32)
     members = [np.flatnonzero(y == code) for code in (0, 1)]
-    for _ in range(600):
+    for _ in range(400):
         if balanced:
             batch = np.concatenate([rng.choice(some, 32) for some in members])
         else:
@@ -110,8 +119,8 @@ def learn(x: Any, y: Any, seed: int, loss: Loss, *, weights: Any = None, balance
     return lambda z: model(torch.tensor(np.asarray(z, np.float32))).argmax(1).numpy()
 
 
-def balance(rows: Rows, rare: str, share: float, seed: int) -> dict[str, float]:
-    """Return the macro-F1 of each technique."""
+def balance(rows: Rows, rare: str, share: float, seed: int) -> dict[str, dict[str, float]]:
+    """Return the macro-F1 of each technique, by how far the surrogate is trained."""
     train, test = train_test_split(
         rows, test_size=0.4, random_state=seed, stratify=[label for _, label in rows]
     )
@@ -128,7 +137,7 @@ def balance(rows: Rows, rare: str, share: float, seed: int) -> dict[str, float]:
     )
     prior = np.bincount(y) / len(y) / (np.bincount(y_test) / len(y_test))
 
-    def score(guess: Any) -> float:
+    def score(guess: Array) -> float:
         return float(f1_score(y_test, guess, average="macro", sample_weight=prior[y_test]))
 
     plain = losses.cross_entropy
@@ -136,37 +145,45 @@ def balance(rows: Rows, rare: str, share: float, seed: int) -> dict[str, float]:
     costs = torch.tensor([[0.0, 1.0], [ratio, 0.0]])
     weights = len(y) / (2 * np.bincount(y))
 
-    def on(some: list[Example]) -> float:
-        pairs = [(one.text, one.label) for one in some]
-        return score(learn(embed([t for t, _ in pairs]), codes(pairs), seed, plain)(x_test))
-
     powers = Powers(embed=lambda name: embed)
     goal = np.array([(y == 0).sum(), (y == 0).sum()])
     points, classes = smote(x, y, goal, seed)
-    found = {
-        "nothing": score(learn(x, y, seed, plain)(x_test)),
-        "oversample": on(step(train, type="oversample", max_copies=100)),
-        "undersample": on(step(train, type="undersample")),
-        "smote, points": score(
-            learn(np.concatenate([x, points]), np.concatenate([y, classes]), seed, plain)(x_test)
-        ),
-        "smote, nearest text": on(
-            step(train, powers, type="smote", embedding="here", max_copies=100)
-        ),
-        "class weights": score(learn(x, y, seed, plain, weights=weights)(x_test)),
-        "focal loss": score(learn(x, y, seed, lambda a, b, c: losses.focal(a, b, c, gamma=2.0))(x_test)),
-        "expected cost": score(
-            learn(x, y, seed, lambda a, b, c: losses.expected_cost(a, b, c, costs_CC=costs))(x_test)
-        ),
-        "balanced batches": score(learn(x, y, seed, plain, balanced=True)(x_test)),
-    }  # fmt: skip
+    more, less = (
+        step(train, type="oversample", max_copies=100),
+        step(train, type="undersample"),
+    )
+    near = step(train, powers, type="smote", embedding="here", max_copies=100)
+    found: dict[str, dict[str, float]] = {}
+    for name, rate in RATES.items():
+
+        def on(some: list[Example], rate: float = rate) -> float:
+            pairs = [(one.text, one.label) for one in some]
+            return score(learn(embed([t for t, _ in pairs]), codes(pairs), rate, plain)(x_test))
+
+        def by(loss: Loss, rate: float = rate, **more: Any) -> float:  # noqa: ANN401
+            return score(learn(x, y, rate, loss, **more)(x_test))
+
+        with_points = learn(np.concatenate([x, points]), np.concatenate([y, classes]), rate, plain)
+        found[name] = {
+            "nothing": by(plain),
+            "oversample": on(more),
+            "undersample": on(less),
+            "smote, points": score(with_points(x_test)),
+            "smote, nearest text": on(near),
+            "class weights": by(plain, weights=weights),
+            "focal loss": by(lambda a, b, c: losses.focal(a, b, c, gamma=2.0)),
+            "expected cost": by(lambda a, b, c: losses.expected_cost(a, b, c, costs_CC=costs)),
+            "balanced batches": by(plain, balanced=True),
+        }
     texts, labels = [t for t, _ in train], [label for _, label in train]
-    for name, guesses in baselines(texts, labels, [t for t, _ in test], seed=seed).items():
-        found[f"baseline: {name}"] = score(np.array([int(guess == rare) for guess in guesses]))
+    found["small models"] = {
+        name: score(np.array([int(guess == rare) for guess in guesses]))
+        for name, guesses in baselines(texts, labels, [t for t, _ in test], seed=seed).items()
+    }
     return found
 
 
-def words() -> Any:
+def words() -> Pipeline:
     return make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=300)
     )
@@ -201,7 +218,7 @@ def noise(rows: Rows, share: float, seed: int) -> dict[str, Any]:
         "chance": chance,
     }
 
-    def after(removed: Any) -> float:
+    def after(removed: Array) -> float:
         model = words().fit([t for t, out in zip(texts, removed, strict=True) if not out], labels[~removed])
         guess = model.predict([t for t, _ in test])
         return float(f1_score([names.index(label) for _, label in test], guess, average="macro"))
@@ -221,7 +238,7 @@ def noise(rows: Rows, share: float, seed: int) -> dict[str, Any]:
     }
 
 
-def mean(found: list[Any]) -> Any:
+def mean(found: list[Any]) -> Any:  # noqa: ANN401 - numbers in nests of any depth
     """Return means of numbers in equal nests, rounded."""
     if isinstance(found[0], dict):
         return {key: mean([one[key] for one in found]) for key in found[0]}
@@ -233,18 +250,21 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
+    seeds = range(10, 10 + arguments.seeds)  # the surrogate's penalty was chosen on draws of seed 0
     sets = {"sms_spam": (read_spam, "spam", 0.02), "sentiment_food (fa)": (read_food, "negative", 0.05)}
     result: dict[str, Any] = {"seeds": arguments.seeds, "balance": {}, "noise": {}}
     for name, (read, rare, share) in sets.items():
         rows = list(dict.fromkeys(read(arguments.path)))
-        found = [balance(rows, rare, share, seed) for seed in range(arguments.seeds)]
+        found = [balance(rows, rare, share, seed) for seed in seeds]
         result["balance"][name] = mean(found)
         print(f"\n{name}: macro-F1 with {share:.0%} {rare} (mean and spread of {arguments.seeds} draws)")
-        for key in found[0]:
-            values = [one[key] for one in found]
-            print(f"  {key:28} {np.mean(values):.3f} ± {np.std(values):.3f}")
+        for group in found[0]:
+            print(f" {group}")
+            for key in found[0][group]:
+                values = [one[group][key] for one in found]
+                print(f"  {key:28} {np.mean(values):.3f} ± {np.std(values):.3f}")
         for flipped in (0.1, 0.15, 0.2):
-            several = mean([noise(rows, flipped, seed) for seed in range(arguments.seeds)])
+            several = mean([noise(rows, flipped, seed) for seed in seeds])
             result["noise"][f"{name}, {flipped:.0%}"] = several
             print(f"{name}: {flipped:.0%} of the labels flipped")
             for key, values in several.items():

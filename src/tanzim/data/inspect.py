@@ -13,6 +13,7 @@ import numpy as np
 from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Json
 from tanzim.core.seeds import derive
+from tanzim.data.balance.advise import Balance, weigh
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.encoding import text_size
 from tanzim.data.ingest.read import Ingest, ingest
@@ -25,6 +26,7 @@ from tanzim.data.split.spill import characters
 LOOK = 5000  # rows of each source that are looked at
 FILES = 50  # sources that are looked at
 FEW = 1000  # examples below which the guide advises against fine-tuning on its own (its chapter 2)
+STEP = 2048  # tokens of an optimiser step, where nothing else is set: what a class's share of it is told by
 _SCRIPTS = 1000  # examples whose letters are counted
 _ZWNJ = "\u200c"
 _LETTERS_PERSIAN = frozenset("پچژگکی")
@@ -48,6 +50,7 @@ class Inspection:
         scripts: share of the letters by script: latin, persian, arabic, cyrillic, cjk, other.
         zwnj: share of the examples with a half-space (U+200C).
         labels: rows per label, for labelled data; words per tag, for tagged.
+        balance: how uneven the labels are and what to do about it (see `Balance`); empty for other data.
         samples: a few examples as plain JSON.
         problems: what would go wrong.
         advice: what would make it better.
@@ -69,6 +72,7 @@ class Inspection:
     samples: list[Json]
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
+    balance: Json = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the inspection as plain JSON values."""
@@ -190,7 +194,8 @@ def _inspection(
     formats = list(dict.fromkeys(one.format for one in found))
     letters = tally.letters.total() or 1
     picked = random.Random(derive(0, "inspect")).sample(tally.examples, min(3, len(tally.examples)))
-    problems, advice = _verdict(tally, rows, config)
+    balance = weigh(tally.labels, characters=float(np.mean(tally.lengths or [0])), tokens_per_step=STEP)
+    problems, advice = _verdict(tally, rows, config, balance)
     return Inspection(
         format=formats[0] if len(formats) == 1 else "mixed" if formats else "unknown",
         reason="; ".join(dict.fromkeys(one.reason for one in found)) or "no row could be read",
@@ -207,12 +212,15 @@ def _inspection(
         samples=[example.to_json() for example in picked],
         problems=problems,
         advice=advice,
+        balance=balance.to_json() if balance else {},
     )
 
 
-def _verdict(tally: _Tally, rows: int, config: DataConfig) -> tuple[list[str], list[str]]:
+def _verdict(
+    tally: _Tally, rows: int, config: DataConfig, balance: Balance | None
+) -> tuple[list[str], list[str]]:
     problems = list(_problems(tally, config))
-    return problems, list(_advice(tally, rows, config))
+    return problems, list(_advice(tally, rows, config, balance))
 
 
 def _problems(tally: _Tally, config: DataConfig) -> Iterator[str]:
@@ -230,17 +238,12 @@ def _problems(tally: _Tally, config: DataConfig) -> Iterator[str]:
         yield f"the files hold different kinds of examples: {kinds}"
 
 
-def _advice(tally: _Tally, rows: int, config: DataConfig) -> Iterator[str]:
+def _advice(tally: _Tally, rows: int, config: DataConfig, balance: Balance | None) -> Iterator[str]:
     seen = len(tally.examples)
     if rows < FEW:
         yield f"about {rows} examples: from {FEW:,} on, fine-tuning is more likely to hold (guide)"
-    if len(tally.labels) > 1:
-        (most, top), (least, low) = tally.labels.most_common()[0], tally.labels.most_common()[-1]
-        if top > 4 * low:
-            yield (
-                f"the classes are unbalanced: '{most}' stands {top / low:.1f} times as often as '{least}'; "
-                "judge by macro-F1, not accuracy"
-            )
+    if balance and balance.advice:
+        yield from _balancing(tally, balance)
     numeric = tally.labels and all(label.lstrip("-").isdigit() for label in tally.labels)
     if numeric and not config.labels:
         yield "the labels are numbers: name them in data.labels, words are easier for a language model"
@@ -248,3 +251,20 @@ def _advice(tally: _Tally, rows: int, config: DataConfig) -> Iterator[str]:
         yield f"{tally.repeats} of {seen} examples repeat an earlier one"
     if seen and np.percentile(tally.lengths, 95) > 8000:
         yield "one example in twenty is above 8,000 characters: see model.overlong and the context length"
+
+
+def _balancing(tally: _Tally, balance: Balance) -> Iterator[str]:
+    """Say how uneven the classes are, and what to begin with."""
+    (most, _), (least, low) = tally.labels.most_common()[0], tally.labels.most_common()[-1]
+    yield (
+        f"the classes are unbalanced: '{most}' stands {balance.ratio:.3g} times as often as '{least}' "
+        f"({low:,} examples, worth {balance.effective[least]:,.0f} without overlap; "
+        f"{balance.per_step:.3g} in a step of {STEP:,} tokens); evenness {balance.evenness:.2f} of 1"
+    )
+    for one in balance.advice:
+        if one.first or one.fits == "report":
+            kind = {"head": " (a head of labels)", "words": " (answers in words)"}.get(one.fits, "")
+            yield f"{one.technique}{kind}, {one.setting}: {one.why}"
+    others = [one.technique for one in balance.advice if not one.first and one.fits != "report"]
+    if others:
+        yield f"also to be tried, as comments in a config of `tanzim init`: {', '.join(others)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from tanzim.core.errors import ConfigError
 from tanzim.core.files import write_text
 from tanzim.core.progress import Reporter
+from tanzim.core.records import Json
 from tanzim.data.config import DataConfig
 from tanzim.data.inspect import Inspection, inspect
 from tanzim.pipeline.config import Config
@@ -73,7 +74,7 @@ def render(file: str, found: Inspection) -> str:
     if found.format == "tagged":
         objective = "objective:\n    type: token_classification   # a tag for each word, by a new head\n  "
     elif found.labels:
-        objective = "# objective: {type: classification}   # a new head on the base, instead of words\n  "
+        objective = _head(found)
     else:
         objective = ""
     train, model, split = defaults.train, defaults.model, defaults.data.split
@@ -92,7 +93,7 @@ data:
     validation: {split.validation}    # share watched during training
     test: {split.test}          # share measured before and after
     leakage: repair     # duplicates across splits: repair | error | allow
-  # max_train: 1000     # train on a seeded sample
+{_divided(found)}{_steps(found)}  # max_train: 1000     # train on a seeded sample
 
 model:
   name: {model.name}    # alias, hub id, local folder or GGUF file
@@ -112,6 +113,56 @@ train:
   # trackers: [tensorboard]
 
 evaluate:
-  metrics: auto         # or a list, such as [exact_match, rouge_l]
+{_metrics(found)}
   max_items: {defaults.evaluate.max_items}
 """
+
+
+def _advised(found: Inspection, *fits: str) -> list[Json]:
+    """Return what the inspection recommends for a head of labels, for answers in words, or for both."""
+    advice = [one for one in found.balance.get("advice", ()) if one["fits"] in fits]
+    return [{**one, "why": " ".join(one["why"].split())} for one in advice]  # a label may hold a line end
+
+
+def _head(found: Inspection) -> str:
+    """Return the comment that turns a head of labels on, with what uneven classes ask for."""
+    lines = ["# objective: {type: classification}   # a new head on the base, instead of words"]
+    advised = sorted(_advised(found, "head"), key=lambda one: not one["first"])
+    if advised:
+        lines = [
+            "# A new head on the base, instead of words. The classes are uneven: one of these, and no",
+            "# oversample in data.steps, or rare classes count twice.",
+            "# objective:",
+            "#   type: classification",
+        ]
+        inside = [one for one in advised if one["setting"].startswith("train.objective.")]
+        for one in (*inside, *(one for one in advised if one not in inside)):
+            key = one["setting"].removeprefix("train.objective.")
+            indent = "  " if one in inside else ""
+            mark = indent if one["first"] else f"{indent}# "
+            lines.append(f"# {mark}{key.removeprefix('train.')}   # {one['technique']}: {one['why']}")
+    return "".join(f"{line}\n  " for line in lines)
+
+
+def _steps(found: Inspection) -> str:
+    """Return ``data.steps`` as a comment: a step changes how much there is to train on."""
+    advised = _advised(found, "words", "both")
+    if not advised:
+        return ""
+    lines = ["  # steps:"]
+    for one in sorted(advised, key=lambda one: one["fits"] != "both"):  # labels are judged before copies
+        step = one["setting"].removeprefix("data.steps: [").removesuffix("]")
+        lines.append(f"  #   - {step}   # {one['technique']}: {one['why']}")
+    return "\n".join(lines) + "\n"
+
+
+def _divided(found: Inspection) -> str:
+    """Return the method of the split where labels are uneven: each in proportion in every split."""
+    return "    method: stratified  # each label in proportion\n" if _advised(found, "report") else ""
+
+
+def _metrics(found: Inspection) -> str:
+    """Return ``evaluate.metrics``: with uneven classes by name, so that accuracy never stands alone."""
+    for one in _advised(found, "report"):
+        return f"  metrics: {one['setting'].partition(': ')[2]}   # {one['why']}"
+    return "  metrics: auto         # or a list, such as [exact_match, rouge_l]"

@@ -57,7 +57,7 @@ def baselines(
         MOST_COMMON: np.full(len(others), np.bincount(codes).argmax()),
         "logistic regression": logistic(asked).argmax(1),
     }
-    columns = common_places(learnt)
+    columns = common_places(learnt, least=2)
     for name, model in _ensembles(seed).items():
         model.fit(learnt[:, columns], codes, sample_weight=weights)
         found[name] = model.predict(asked[:, columns])

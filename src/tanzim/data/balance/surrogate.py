@@ -71,7 +71,7 @@ def fit(
     classes: int,
     *,
     weights: npt.NDArray[np.float64] | None = None,
-    strength: float = 10.0,
+    strength: float = 2.0,
 ) -> Surrogate:
     """Fit a logistic regression to counts of words (sparse) or to embeddings (dense).
 
@@ -80,7 +80,8 @@ def fit(
         labels: their classes, at least two different ones.
         classes: C.
         weights: how much each text counts.
-        strength: the inverse of the L2 penalty (scikit-learn's C).
+        strength: the inverse of the L2 penalty (scikit-learn's C); small enough that single wrong labels are
+            not learnt by heart.
 
     """
     linear = need("sklearn.linear_model", EXTRA)
@@ -95,12 +96,10 @@ def fit(
     return Surrogate(model, weighting, places, classes)
 
 
-def common_places(features: Any) -> npt.NDArray[np.int64]:  # noqa: ANN401 - a SciPy CSR matrix
-    """Return the columns that at least two texts have, the most common `_WORDS` of them, in order."""
+def common_places(features: Any, least: int = 1) -> npt.NDArray[np.int64]:  # noqa: ANN401 - a SciPy CSR matrix
+    """Return the columns that so many texts have at least, the most common `_WORDS` of them, in order."""
     counts = np.bincount(features.indices, minlength=features.shape[1])
-    found = np.flatnonzero(counts > 1)
-    if not len(found):
-        found = np.flatnonzero(counts)
+    found = np.flatnonzero(counts >= min(least, counts.max(initial=0)))
     if len(found) > _WORDS:
         found = np.sort(found[np.argsort(-counts[found], kind="stable")[:_WORDS]])
     return np.asarray(found, np.int64)
