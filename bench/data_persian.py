@@ -81,16 +81,24 @@ def in_test(text: str) -> bool:
 
 def without_half_spaces(text: str, kind: str, rng: random.Random) -> str:
     """Damage the half-spaces: "space", "glued", or "mixed" (45 % spaces, 45 % nothing, 10 % whole)."""
-    choose = {"space": lambda: " ", "glued": lambda: "", "mixed": lambda: rng.choices((" ", "", ZWNJ), (45, 45, 10))[0]}
+    choose = {
+        "space": lambda: " ",
+        "glued": lambda: "",
+        "mixed": lambda: rng.choices((" ", "", ZWNJ), (45, 45, 10))[0],
+    }
     return re.sub(ZWNJ, lambda _: choose[kind](), text)
 
 
 def other_letters(text: str, rng: random.Random) -> str:
     """Damage letters: most ی and ک as Arabic's, all digits as Arabic's, kashida in one word of thirty."""
-    arabic = {"ی": "يى", "ک": "ك", "ه": "ہە"} | {p: a for p, a in zip("۰۱۲۳۴۵۶۷۸۹", "٠١٢٣٤٥٦٧٨٩", strict=True)}
+    arabic = {"ی": "يى", "ک": "ك", "ه": "ہە"} | dict(zip("۰۱۲۳۴۵۶۷۸۹", "٠١٢٣٤٥٦٧٨٩", strict=True))
     share = {"ی": 0.7, "ک": 0.7, "ه": 0.05}
-    out = "".join(rng.choice(arabic[c]) if c in arabic and rng.random() < share.get(c, 1) else c for c in text)
-    return re.sub(f"(?<=[بتسشلم])(?={LETTER})", lambda _: "ـ" * rng.randint(1, 4) if rng.random() < 0.03 else "", out)
+    out = "".join(
+        rng.choice(arabic[c]) if c in arabic and rng.random() < share.get(c, 1) else c for c in text
+    )
+    return re.sub(
+        f"(?<=[بتسشلم])(?={LETTER})", lambda _: "ـ" * rng.randint(1, 4) if rng.random() < 0.03 else "", out
+    )
 
 
 def broken_words(text: str, rng: random.Random) -> str:
@@ -123,8 +131,7 @@ def boundaries(text: str) -> tuple[str, list[str]]:
 
 
 class Tally:
-    """Half-spaces found, missed and put in wrongly, over documents.
-    """
+    """Half-spaces found, missed and put in wrongly, over documents."""
 
     def __init__(self) -> None:
         self.right = self.wrong = self.missed = self.errors = self.all = 0
@@ -171,7 +178,9 @@ def letter_figures(gold: list[str], damaged: list[str], got: list[str]) -> dict[
     """Return precision and recall of letters (and digits) put right; half-spaces were not touched here."""
     right = changed = to_change = 0
     for want, bad, have in zip(gold, damaged, got, strict=True):
-        want, bad, have = (re.sub(r"[\s\u200cـ،؛؟«».,:;?!…\"()'\[\]-]", "", text) for text in (want, bad, have))
+        want, bad, have = (
+            re.sub(r"[\s\u200cـ،؛؟«».,:;?!…\"()'\[\]-]", "", text) for text in (want, bad, have)
+        )
         if len(want) != len(bad) or len(bad) != len(have):
             to_change += sum(a != b for a, b in zip(want, bad, strict=False))
             continue  # letters were added or lost: nothing counts as put right
@@ -198,7 +207,11 @@ def simple(texts: list[str]) -> tuple[float, list[str]]:
     """Do what is done in two lines: letters by a table, می and ها joined over a space."""
     start = time.process_time()
     done = [
-        re.sub(" (ها(?:ی|یی)?)(?=[\\s.،])", ZWNJ + r"\1", re.sub("(?<!\\w)(ن?می) ", r"\1" + ZWNJ, text.translate(SIMPLE)))
+        re.sub(
+            " (ها(?:ی|یی)?)(?=[\\s.،])",
+            ZWNJ + r"\1",
+            re.sub("(?<!\\w)(ن?می) ", r"\1" + ZWNJ, text.translate(SIMPLE)),
+        )
         for text in texts
     ]
     return time.process_time() - start, done
@@ -216,7 +229,9 @@ def hazm(python: Path) -> Repair:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path, help="folder with the Persian files")
     parser.add_argument("--hazm", type=Path, help="a Python that has hazm")
     parser.add_argument("--part", choices=("dev", "test"), default="test")
@@ -226,7 +241,9 @@ def main() -> None:
     found = list(dict.fromkeys(text for text in documents(arguments.path) if well_spaced(text)))
     gold = [text for text in found if in_test(text) == (arguments.part == "test")]
     rest = [text for text in found if in_test(text) != (arguments.part == "test")]
-    print(f"{len(gold)} documents, {sum(map(len, gold)):,} characters, {sum(t.count(ZWNJ) for t in gold):,} half-spaces")
+    print(
+        f"{len(gold)} documents, {sum(map(len, gold)):,} characters, {sum(t.count(ZWNJ) for t in gold):,} half-spaces"
+    )
     result: dict[str, object] = {"documents": len(gold)}
     plain, asked = PersianConfig(), PersianConfig(lexicon="corpus")
     for kind in ("space", "glued", "mixed"):
@@ -251,8 +268,13 @@ def main() -> None:
             result[f"{kind}: {name}"] = figures = tally.figures()
             print(f"  {name:26}" + "  ".join(f"{key} {value:7.4f}" for key, value in figures.items()))
             if arguments.show and name in ("rules", "corpus, half of it whole"):
-                print("    wrongly:", " · ".join(f"{k} {n}" for k, n in tally.wrongly.most_common(arguments.show)))
-                print("    missed: ", " · ".join(f"{k} {n}" for k, n in tally.lost.most_common(arguments.show)))
+                print(
+                    "    wrongly:",
+                    " · ".join(f"{k} {n}" for k, n in tally.wrongly.most_common(arguments.show)),
+                )
+                print(
+                    "    missed: ", " · ".join(f"{k} {n}" for k, n in tally.lost.most_common(arguments.show))
+                )
     result |= joins(gold, rest, arguments.show)
     result |= letters(gold, arguments.hazm)
     result |= speed(arguments.path, arguments.speed, arguments.hazm)
@@ -268,7 +290,9 @@ def joins(gold: list[str], rest: list[str], show: int) -> dict[str, object]:
     print("\nwords cut and run together (half-spaces whole; the corpus as damaged as the rest)")
     result: dict[str, object] = {}
     for name, config in (("nothing", None), ("cut_words off", False), ("cut_words on", True)):
-        repair = ours(PersianConfig(lexicon="corpus", cut_words=config), lexicon) if config is not None else None
+        repair = (
+            ours(PersianConfig(lexicon="corpus", cut_words=config), lexicon) if config is not None else None
+        )
         done = repair(damaged)[1] if repair else damaged
         right = wrong = broken = 0
         seen: Counter[str] = Counter()
@@ -280,7 +304,10 @@ def joins(gold: list[str], rest: list[str], show: int) -> dict[str, object]:
                 wrong += a == b and a != c and {a, c} == {"", "s"}
                 if a == b and {a, c} == {"", "s"}:
                     seen[f"{letters[max(0, i - 8) : i + 1]}|{letters[i + 1 : i + 9]} ({c or '-'})"] += 1
-        figures = {"precision": round(right / max(1, right + wrong), 4), "recall": round(right / max(1, broken), 4)}
+        figures = {
+            "precision": round(right / max(1, right + wrong), 4),
+            "recall": round(right / max(1, broken), 4),
+        }
         result[f"joins: {name}"] = figures
         print(f"  {name:26}{figures}, {broken} broken")
         if show and config:

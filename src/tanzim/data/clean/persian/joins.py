@@ -1,17 +1,17 @@
-"""Joins that PDF extraction breaks: lines in reverse, paragraphs cut into lines, words cut or run together."""
+"""Joins that PDF extraction breaks: reversed lines, paragraphs in lines, words cut or run together."""
 
 from __future__ import annotations
 
 import re
 from statistics import quantiles
 
-from tanzim.data.clean.persian.letters import NON_JOINING
+from tanzim.data.clean.persian.letters import NON_JOINING, shaped
 from tanzim.data.clean.persian.lexicon import Lexicon
 from tanzim.data.clean.persian.lists import STOP_WORDS
-from tanzim.data.clean.persian.script import LETTERS, ZWNJ, has_forms
+from tanzim.data.clean.persian.script import LETTERS, ZWNJ, has_forms, word_set
 
 _L = f"[{LETTERS}]"
-_COMMON = "است که از این برای شده بود شود کرد یک باید کند دارد اند خود تا آن به شد را".split()
+_COMMON = sorted(word_set("است که از این برای شده بود شود کرد یک باید کند دارد اند خود تا آن به شد را"))
 _FORWARD = re.compile(f"(?<!{_L})(?:{'|'.join(_COMMON)})(?!{_L})")
 _BACKWARD = re.compile(f"(?<!{_L})(?:{'|'.join(word[::-1] for word in _COMMON)})(?!{_L})")
 _SIGN_BEFORE = re.compile(f"(?:^|\\s)[.،؛؟!:]+(?={_L})")
@@ -19,20 +19,19 @@ _SIGN_AFTER = re.compile(f"(?<={_L})[.،؛؟!:]+(?:\\s|$)")
 # Latin words and numbers stand the right way round in a line that is otherwise reversed.
 _LEFT_TO_RIGHT = re.compile(r"[0-9A-Za-z۰-۹٠-٩](?:[0-9A-Za-z۰-۹٠-٩ .,:/٫٬%@_+-]*[0-9A-Za-z۰-۹٠-٩])?")
 _MIRROR = str.maketrans("()[]{}<>«»", ")(][}{><»«")
-_INITIAL = re.compile(f"(?<![\ufb50-\ufdff\ufe70-\ufefc{LETTERS}])[\ufe91\ufe97\ufe9b\ufe9f\ufea3\ufea7\ufeb3\ufeb7\ufebb"
-                      "\ufebf\ufec3\ufec7\ufecb\ufecf\ufed3\ufed7\ufedb\ufedf\ufee3\ufee7\ufeeb\ufef3\ufbfe\ufb58\ufb7c\ufb90\ufb94]")  # fmt: skip
-_FINAL = re.compile(f"(?<![\ufb50-\ufdff\ufe70-\ufefc{LETTERS}])[\ufe8e\ufe90\ufe96\ufe9a\ufe9e\ufea2\ufea6\ufeaa\ufeac\ufeae\ufeb0"
-                    "\ufeb2\ufeb6\ufeba\ufebe\ufec2\ufec6\ufeca\ufece\ufed2\ufed6\ufeda\ufede\ufee2\ufee6\ufeea\ufeee\ufef2\ufbfd"
-                    "\ufb57\ufb7b\ufb8f\ufb93\ufb8b]")  # fmt: skip
+_NO_FORM = f"(?<![\ufb50-\ufdff\ufe70-\ufefc{LETTERS}])"
+_INITIAL = re.compile(f"{_NO_FORM}[{shaped('INITIAL')}]")
+_FINAL = re.compile(f"{_NO_FORM}[{shaped('FINAL')}]")
 _WIDTH = range(35, 131)
 _MARKUP = re.compile(r"\s*(?:[-*+#>|•●▪◦–—]|\d+[.)\-]|[۰-۹]+[.)\-]|```|~~~|:::|\||$)")
 _CLOSED = re.compile(r"[:؟!|]\s*$|\s{2}$")
 _PIECES = re.compile(f"(?<![{LETTERS}{ZWNJ}]){_L}+(?: {_L}+)+(?![{LETTERS}{ZWNJ}])")
 _TOKEN = re.compile(f"(?<![{LETTERS}{ZWNJ}]){_L}{{5,}}(?![{LETTERS}{ZWNJ}])")
 # Words that begin others (بازگردد, خودرو, پدربزرگ): what follows them belongs to them.
-_BEGINS_WORDS = frozenset(
-    "بر در باز فرا فرو سر خود هر دو چهار پدر مادر کار نظر چرا وا ور پر ابر دور زیر نا کرد سرما هزار نیرو خدا را رود".split()
-)
+_BEGINS_WORDS = word_set("""
+بر در باز فرا فرو سر خود هر دو چهار پدر مادر کار نظر چرا وا ور پر ابر دور زیر نا کرد سرما هزار نیرو
+خدا را رود
+""")
 COMMON = 5  # times a word is seen before anything is put together to make it
 
 
@@ -153,8 +152,8 @@ class CutWords:
             first, second = word[:cut], word[cut:]
             if first in _BEGINS_WORDS:
                 continue
-            if first[-1] in NON_JOINING and (seen := min(self._words[first], self._words[second])) > max(
-                most, 4 * COMMON
-            ):
+            if first[-1] not in NON_JOINING:
+                continue
+            if (seen := min(self._words[first], self._words[second])) > max(most, 4 * COMMON):
                 best, most = f"{first} {second}", seen
         return best

@@ -42,17 +42,25 @@ def _forms() -> dict[int, str]:
 
 
 _FORM_TABLE = _forms()
-_JOINS_NOT_ON = frozenset(
-    code
-    for code, plain in _FORM_TABLE.items()
-    if "FINAL FORM" in unicodedata.name(chr(code)) or "ISOLATED FORM" in unicodedata.name(chr(code))
-    if plain and plain[-1] not in NON_JOINING and not unicodedata.combining(plain[-1]) and plain != "ء"
+
+
+def shaped(*shapes: Literal["INITIAL", "FINAL", "ISOLATED"]) -> str:
+    """Return the letters that are coded in one of the shapes."""
+    names = tuple(f"{shape} FORM" for shape in shapes)
+    return "".join(chr(code) for code in _FORM_TABLE if unicodedata.name(chr(code)).endswith(names))
+
+
+def _last(form: str) -> str:
+    return _FORM_TABLE[ord(form)][-1]
+
+
+# Letters that would join the next one, in the shape that does not; and those that begin what follows.
+_ENDS = "".join(
+    form
+    for form in shaped("FINAL", "ISOLATED")
+    if _last(form) not in NON_JOINING and not unicodedata.combining(_last(form))
 )
-_ENDS = "".join(map(chr, sorted(_JOINS_NOT_ON)))
-_BEGINS = "".join(
-    chr(code) for code in sorted(_FORM_TABLE) if not unicodedata.combining(_FORM_TABLE[code][0])
-    if "INITIAL FORM" in unicodedata.name(chr(code)) or "ISOLATED FORM" in unicodedata.name(chr(code))
-)  # fmt: skip
+_BEGINS = "".join(form for form in shaped("INITIAL", "ISOLATED") if not unicodedata.combining(_last(form)))
 _HIDDEN_HALF_SPACE = re.compile(f"(?<=[{_ENDS}])(?=[{_BEGINS}])")
 
 _KASHIDA = re.compile(

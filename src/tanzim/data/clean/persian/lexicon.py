@@ -16,6 +16,7 @@ from pathlib import Path
 from tanzim.core.errors import DataError
 from tanzim.data.clean.persian.letters import letter_table, shapes_to_letters, without_kashida
 from tanzim.data.clean.persian.script import LETTERS, ZWNJ, is_persian
+import itertools
 
 _RUN = re.compile(f"[{LETTERS}]+(?:{ZWNJ}[{LETTERS}]+)*")
 _CLAUSE = re.compile(f"[^{LETTERS}{ZWNJ} ]+")
@@ -46,9 +47,9 @@ class Lexicon:
 
     def trimmed(self) -> Lexicon:
         """Return the lexicon without what was seen once, and no larger than it needs to be."""
-        halves = Counter(dict((p, n) for p, n in self.halves.most_common(KEPT) if n > 1))
+        halves = Counter({p: n for p, n in self.halves.most_common(KEPT) if n > 1})
         return Lexicon(
-            Counter(dict((w, n) for w, n in self.words.most_common(KEPT) if n > 1)),
+            Counter({w: n for w, n in self.words.most_common(KEPT) if n > 1}),
             halves,
             Counter({pair: n for pair, n in self.spaced.items() if pair in halves}),
         )
@@ -108,7 +109,7 @@ def learn(texts: Iterable[str]) -> Lexicon:
             for run in _RUN.findall(clause):
                 parts = run.split(ZWNJ)
                 words.update(parts)
-                halves.update(map(ZWNJ.join, zip(parts, parts[1:], strict=False)))
+                halves.update(map(ZWNJ.join, itertools.pairwise(parts)))
                 if spaced and last:
                     pairs[f"{last}{ZWNJ}{parts[0]}"] += 1
                 last = parts[-1]

@@ -62,10 +62,7 @@ class Normaliser:
         text = without_marks(text, config.diacritics)
         if config.half_spaces:
             text = tidy(text)
-        if config.spaces:
-            text = spaces(signs(text, config.punctuation))
-        else:
-            text = signs(text, config.punctuation)
+        text = spaces(signs(text, config.punctuation)) if config.spaces else signs(text, config.punctuation)
         if self._cut is not None:
             text = self._cut.repair(text)
         return self._halves.repair(text) if config.half_spaces else text

@@ -16,23 +16,34 @@ HOLE = "\ue000"
 
 ARABIC_SCRIPT = re.compile("[\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc]")
 _FORMS = re.compile("[\ufb50-\ufdff\ufe70-\ufefc]")
+
+
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
 _RUN = re.compile(f"[{LETTERS}]+")
 
 
 def _spelt(words: str) -> frozenset[str]:
     """Return words in every mixture of Persian and Arabic ی and ک: judged before and after cleaning alike."""
-    found = set()
+    found: set[str] = set()
     for word in words.split():
         choices = [{"ی": "یيى", "ک": "کك"}.get(letter, letter) for letter in word]
         found.update(map("".join, product(*choices)))
     return frozenset(found)
 
 
-_PERSIAN_WORDS = _spelt(
-    "از به که را این آن است می نمی های ها بود شد شده برای با تا هم یا اگر چه خود یک کرد کند شود دارد آنها هر اما نیست باید بر در "
-    "دیگر ما شما اند ای هایی هستند هست کردن شدن داد گفت خیلی خوب"
-)
-_ARABIC_WORDS = _spelt("فی وفی الی هذا هذه التی الذی ذلک علی عن کان قد لقد وقد") - _spelt("علی") | {"على", "إلى", "إن"}
+_PERSIAN_WORDS = _spelt("""
+از به که را این آن است می نمی های ها بود شد شده برای با تا هم یا اگر چه خود یک کرد کند شود دارد آنها
+هر اما نیست باید بر در دیگر ما شما اند ای هایی هستند هست کردن شدن داد گفت خیلی خوب
+""")
+_ARABIC_WORDS = _spelt("فی وفی الی هذا هذه التی الذی ذلک علی عن کان قد لقد وقد") - _spelt("علی") | {
+    "على",
+    "إلى",
+    "إن",
+}
 _OF_ARABIC = "ةأإ"
 # Letters of Urdu, Kurdish, Pashto, Sindhi and Uyghur that Persian does not have.
 _OTHERS = re.compile("[ةأإٹڈڑںےۓہھۃڕڵۆێەټډړښڼېځڅڳڱڻۇۈۋڭ]")
@@ -44,7 +55,7 @@ def _with_article(word: str) -> bool:
     return word[:2] == "ال" and len(word) > 4 and word[2] not in "اآهیيگپچ" and word[:4] not in _PERSIAN_AL
 
 
-_PERSIAN_AL = frozenset("البت البر الکت المپ الماس الزا النا الحا الما الف".split())
+_PERSIAN_AL = word_set("البت البر الکت المپ الماس الزا النا الحا الما الف")
 
 
 def _against(text: str, words: list[str]) -> list[str]:

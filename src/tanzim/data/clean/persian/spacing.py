@@ -28,23 +28,36 @@ from tanzim.data.clean.persian.lists import (
     SPOKEN_HEH,
     STOP_WORDS,
 )
-from tanzim.data.clean.persian.script import HOLE, LETTERS, MARKS, ZWNJ
-from tanzim.data.clean.persian.verbs import NOT_VERBS, PARTICIPLES, PERFECT, PREVERBS, WITH_MI, progressive
+from tanzim.data.clean.persian.script import HOLE, LETTERS, MARKS, ZWNJ, word_set
+from tanzim.data.clean.persian.verbs import (
+    NOT_VERBS,
+    PARTICIPLES,
+    PERFECT,
+    PRESENT,
+    PREVERBS,
+    WITH_MI,
+    progressive,
+)
 
 _POSSESSIVE = "م|ت|ش|مان|تان|شان"
-_PLURAL = re.compile(f"(.{{2,}}?)(ها(?:یی|ی|ی?(?:{_POSSESSIVE})|یند|ست)?)")
+_PLURAL = re.compile(f"(.{{2,}}?)(ها(?:یی|ی|ی(?:{_POSSESSIVE})|یند|ست)?|(?<=ه)ها(?:{_POSSESSIVE}))")
 _GRADE = re.compile("(.{2,}?)(تر(?:ین)?(?:ی|ها|های|ین|ان|هایی|م|ت|ش|ند|ید|یم)?)")
 _HEH = re.compile("(.+ه)(ای|ام|اش|ایم|اید|اند|ست|است|مان|تان|شان|ی)")
 _BETWEEN = re.compile(f"([^{LETTERS}{MARKS}{ZWNJ}]+)")
 # Endings that are no words of their own.
-_SUFFIXES = frozenset(
-    "ها های هایی هایم هایت هایش هایمان هایتان هایشان هایند هاست هام هات هاش هامان هاتان هاشان ترین ترینها ترینهای".split()
+_SUFFIXES = word_set("""
+ها های هایی هایم هایت هایش هایمان هایتان هایشان هایند هاست هام هات هاش هامان هاتان هاشان ترین ترینها
+ترینهای
+""")
+_AFTER_HEH = word_set("ای ام اش ایم اید اند مان تان شان ی")
+_PREFIXES = frozenset(
+    f"{preverb}{mi}" for preverb in ("", *PREVERBS.split("|"), "قرار") for mi in ("می", "نمی")
 )
-_AFTER_HEH = frozenset("ای ام اش ایم اید اند مان تان شان ی".split())
-_PREFIXES = frozenset(f"{preverb}{mi}" for preverb in ("", *PREVERBS.split("|"), "قرار") for mi in ("می", "نمی"))
 _VERBAL = re.compile(".*(?:[میدن]|ست|[نیاورش]ه|ت|د)")
 # After می as a word of its own: wine.
-_WINE = frozenset("و ناب را از که به در با یا تا هم نوشی خواره فروش فروشان پرست کهنه صاف سرخ".split())
+_WINE = word_set("""
+و ناب را از که به در با یا تا هم نوشی خواره فروش فروشان پرست کهنه صاف سرخ
+""")
 # What typesetters and old converters wrote for a half-space.
 _STAND_INS = re.compile(f"(?<=[{LETTERS}{MARKS}])[\u00ac\u200b\u00ad]+(?=[{LETTERS}])")
 _DOUBLED = re.compile(f"{ZWNJ}{{2,}}")
@@ -52,7 +65,10 @@ _ASTRAY = re.compile(
     f"(?<![{LETTERS}{MARKS}{HOLE}\\w\u200d]){ZWNJ}+|{ZWNJ}+(?![{LETTERS}{MARKS}{HOLE}\\w\u200d])"
 )
 _REMEMBERED = 300_000
-_HEH_ENDS = ("نده", "نامه", "خانه", "گونه", "گانه", "ساله", "زاده", "شده", "یافته", "دیده", "گذشته", "نوشته", "بسته")
+_HEH_ENDS = (
+    *("کننده", "دهنده", "شونده", "گیرنده", "سازنده", "آورنده", "دارنده"), "نامه", "خانه", "گونه", "گانه", "ساله", "زاده", "شده", "یافته", "دیده", "گذشته", "نوشته", "بسته",
+)  # fmt: skip
+_AGENTS = frozenset(f"{stem}نده" for stem in PRESENT)  # گوینده, سازنده
 _LONGEST = 40  # letters of a word that is looked at
 _BEFORE_WORD = _PREFIXES | {"بی"}
 
@@ -63,6 +79,15 @@ def tidy(text: str) -> str:
     if ZWNJ not in text:
         return text
     return _ASTRAY.sub("", _DOUBLED.sub(ZWNJ, text))
+
+
+def _listed(word: str) -> bool:
+    """Say whether a word ends in a silent ه by the lists."""
+    if word in SPOKEN_HEH:
+        return False
+    if word in SILENT_HEH or word in PARTICIPLES or word in _AGENTS:
+        return True
+    return len(word) > 4 and (word.endswith(_HEH_ENDS) or (len(word) > 6 and word[-5:] in SILENT_HEH))
 
 
 class _Memory(dict[str, str]):
@@ -92,7 +117,9 @@ class HalfSpaces:
         self._lexicon = lexicon
         self._phrases = phrases
         self._known = _Memory(self._parted)
-        self._hot = _SUFFIXES | _AFTER_HEH | JOINED_OVER_SPACE | {"تر", *(pair.split(" ")[1] for pair in FIXED)}
+        self._hot = (
+            _SUFFIXES | _AFTER_HEH | JOINED_OVER_SPACE | {"تر", *(pair.split(" ")[1] for pair in FIXED)}
+        )
         if phrases:
             self._hot |= AFTER_BE
         if lexicon is not None:
@@ -138,13 +165,18 @@ class HalfSpaces:
             return None
         if word in _SUFFIXES:
             return "" if last[-1] in NON_JOINING else ZWNJ
-        corpus = self._lexicon.joined(last, word) if self._lexicon is not None else None
+        # شده است is two words and شده‌است one in texts that are otherwise alike: left as it is.
+        corpus = self._lexicon.joined(last, word) if self._lexicon is not None and word != "است" else None
         if word in _AFTER_HEH:
             join = last[-1] == "ه" and self._silent(last)
             if word == "اند" and last[-1] == "ی":
                 join = len(last) > 2
         elif word == "تر":
-            if last in GRADED or last.endswith(("مند", "ناک", "پذیر")) or (last[-1] == "ه" and self._silent(last)):
+            if (
+                last in GRADED
+                or last.endswith(("مند", "ناک", "پذیر"))
+                or (last[-1] == "ه" and self._silent(last))
+            ):
                 return "" if last[-1] in NON_JOINING else ZWNJ
             join = False
         elif f"{last} {word}" in FIXED or (self._phrases and last == "به" and word in AFTER_BE):
@@ -176,7 +208,9 @@ class HalfSpaces:
             return word
         if first and "می" in word[:6] and word not in NOT_VERBS and (found := WITH_MI.fullmatch(word)):
             return word[: found.end("mi")] + ZWNJ + word[found.end("mi") :]
-        if found := PERFECT.fullmatch(word):
+        if (found := PERFECT.fullmatch(word)) and not (
+            found["copula"] in ("ای", "ایم") and self._plural_first(found["participle"])
+        ):
             return f"{found['participle']}{ZWNJ}{found['copula']}"
         if first and word in GLUED_BE:
             return f"به{ZWNJ}{word[2:]}"
@@ -194,17 +228,15 @@ class HalfSpaces:
 
     def _silent(self, word: str) -> bool:
         """Say whether a word ends in a silent ه, as far as is known."""
-        if word in SPOKEN_HEH:
-            return False
-        if word in SILENT_HEH or word in PARTICIPLES or (len(word) > 4 and word.endswith(_HEH_ENDS)):
+        if _listed(word):
             return True
-        if len(word) < 4 or word[-2] in "اوی":
+        if len(word) < 5 or word[-2] in "اوی" or word in SPOKEN_HEH:
             return False
-        return self._count(word) >= 5 and self._count(word) > 5 * self._count(word[:-1])
+        return self._count(word) >= 2 and self._count(word) > 5 * self._count(word[:-1])
 
     def _heh(self, word: str) -> str | None:
         found = _HEH.fullmatch(word)
-        if found is None or not self._silent(found[1]) or (found[2] == "ی" and self._count(word) > 2):
+        if found is None or not (_listed(found[1]) if found[2] == "ی" else self._silent(found[1])):
             return None
         if found[2] in ("ایم", "ای", "ام", "اش") and self._plural_first(found[1]):
             return None
@@ -212,11 +244,11 @@ class HalfSpaces:
 
     def _plural_first(self, word: str) -> bool:
         """Say whether a word before ای is more likely without its ه and with a plural: روزهای, not روزه‌ای."""
-        if word[-2] not in NON_JOINING:
+        if word in PLURAL_FIRST:
+            return self._count(word) <= 5 * self._count(word[:-1]) + 5
+        if word in PARTICIPLES:
             return False
-        if self._lexicon is None:
-            return word in PLURAL_FIRST
-        return self._count(word[:-1]) > self._count(word)
+        return word[-2] in NON_JOINING and self._count(word[:-1]) > self._count(word)
 
     def _plural(self, word: str) -> str | None:
         found = _PLURAL.fullmatch(word)
@@ -236,7 +268,12 @@ class HalfSpaces:
         if found is None or found[1][-1] in NON_JOINING:
             return None
         base, ending = found[1], found[2]
-        if base in GRADED or (base[-1] == "ه" and self._silent(base)) or (ending.startswith("ترین") and len(base) > 2) or base.endswith(("‌مند", "ناک")):
+        if (
+            base in GRADED
+            or (base[-1] == "ه" and self._silent(base))
+            or (ending.startswith("ترین") and len(base) > 2)
+            or base.endswith(("‌مند", "ناک"))
+        ):
             return self._ended(base, ending)
         if self._lexicon is not None and self._lexicon.halves[f"{base}{ZWNJ}تر"] > 1:
             return self._ended(base, ending)
@@ -259,15 +296,12 @@ class HalfSpaces:
 
     def _stands(self, first: str, second: str) -> bool:
         """Say whether two words may be parted: where a corpus is known, the first must be a word of it."""
-        if second.rstrip("ی") not in _CLEAR:
-            return self._count(first) > 4 and self._count(second) > 4
-        return self._lexicon is None or self._count(first) > 1
+        return second.rstrip("ی") in _CLEAR or (self._count(first) > 4 and self._count(second) > 4)
 
 
 # Second parts that tell a compound by themselves; others need the corpus to know both words.
 _CLEAR = frozenset(
     second.rstrip("ی") for second in
-    "سازی گذاری بندی پذیری پذیر کننده دهنده شونده گیری سنجی شناسی نویسی گرایی محور پردازی ریزی زدایی رسانی "
-    "افزایی پژوهی اندیشی یافته کنندگان دهندگان یافتگان آورندگان جویان شکنی پرستان طلبی طلبان زایی فرسا گانه مند مندی".split()
+    "سازی گذاری بندی پذیری پذیر کننده دهنده شونده گیری سنجی شناسی نویسی محور پردازی ریزی زدایی رسانی "
+    "افزایی پژوهی اندیشی یافته کنندگان دهندگان یافتگان آورندگان جویان شکنی پرستان طلبی طلبان زایی فرسا گانه".split()
 )  # fmt: skip
-

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 from tanzim.data.clean.persian.letters import LOOK_ALIKES
 from tanzim.data.clean.persian.lists import NOT_PLURAL, SILENT_HEH, STOP_WORDS
-from tanzim.data.clean.persian.script import LETTERS, MARKS, ZWNJ
+from tanzim.data.clean.persian.script import LETTERS, MARKS, ZWNJ, word_set
 from tanzim.data.clean.persian.spacing import HalfSpaces
-from tanzim.data.clean.persian.verbs import INFINITIVES, PREVERBS, PRESENT, infinitive
+from tanzim.data.clean.persian.verbs import INFINITIVES, PRESENT, PREVERBS, infinitive
 
 __all__ = ["STOP_WORDS", "lemma", "sentences", "stem", "tokens"]
 
@@ -42,10 +42,11 @@ _SUBJUNCTIVE = re.compile(
 )
 _PLAIN_PRESENT = re.compile("(?P<stem>کن|شو|دار|خواه|باش|توان|گوی|ده|گیر)(?:م|د|یم|ید|ند)")
 # Third persons of the past that are hardly ever another word.
-_PAST = frozenset(
-    "کرد شد بود داشت رفت آمد گفت داد خواست توانست دانست دید گرفت آورد برد زد ساخت یافت رسید نوشت گذاشت گذشت ایستاد نشست خرید فروخت "
-    "کشید پرداخت شناخت انداخت سوخت آموخت ریخت گریخت پذیرفت شنید افزود نمود فرمود نهاد افتاد فرستاد پرسید فهمید ترسید".split()
-)  # fmt: skip
+_PAST = word_set("""
+کرد شد بود داشت رفت آمد گفت داد خواست توانست دانست دید گرفت آورد برد زد ساخت یافت رسید نوشت گذاشت
+گذشت ایستاد نشست خرید فروخت کشید پرداخت شناخت انداخت سوخت آموخت ریخت گریخت پذیرفت شنید افزود نمود
+فرمود نهاد افتاد فرستاد پرسید فهمید ترسید
+""")
 _IRREGULAR = {
     "است": "بودن", "هست": "بودن", "نیست": "بودن", "هستند": "بودن", "هستم": "بودن", "هستیم": "بودن", "هستید": "بودن",
     "نیستند": "بودن", "نیستم": "بودن", "نیستیم": "بودن", "باید": "بایستن", "شاید": "شایستن", "توان": "توان",
@@ -113,11 +114,8 @@ def lemma(word: str) -> str:
         return verb if infinitive(_split(word)) and ZWNJ in _split(word) else word
     if word in _PAST or (word[:1] == "ن" and word[1:] in _PAST):
         return INFINITIVES[word if word in _PAST else word[1:]]
-    if (
-        (found := _SIMPLE_PAST.fullmatch(word))
-        and found["end"]
-        and len(found["stem"]) > 2
-        or (found and found["end"] and found["stem"] in _PAST)
+    if ((found := _SIMPLE_PAST.fullmatch(word)) and found["end"] and len(found["stem"]) > 2) or (
+        found and found["end"] and found["stem"] in _PAST
     ):
         return INFINITIVES[found["stem"]]
     if found := _PLAIN_PRESENT.fullmatch(word):
