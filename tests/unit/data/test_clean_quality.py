@@ -34,6 +34,7 @@ BARE = dict.fromkeys(QualityRules.model_fields) | {
     "lorem_ipsum": False,
     "curly_bracket": False,
     "short_line_characters": 30,
+    "min_lines": 1,
 }
 GOPHER = QualityRules.model_validate(
     BARE
@@ -177,6 +178,12 @@ def test_only_the_kinds_that_are_named_are_judged() -> None:
     (removed,), _ = run(QualityConfig(kinds=("messages",)), [talk])
     assert isinstance(removed, Removed)
     assert removed.reason == "too few words"
+
+
+def test_one_line_without_an_end_is_no_list() -> None:
+    line = TEXTS["fa"]["article in one line"].rstrip(".")
+    assert poor_quality(line, PersianRules(), "fa") is None
+    assert poor_quality(line, FINEWEB, "fa") == ("too few lines that end a sentence", "0.00 of the lines")
 
 
 def test_an_empty_document_is_no_crash() -> None:

@@ -166,6 +166,8 @@ class QualityRules(Section):
     """C4: take out documents with placeholder text."""
     curly_bracket: bool = False
     """C4: take out documents with a curly bracket; off, as it takes every text about programs."""
+    min_lines: int = Field(4, ge=1)
+    """The next two rules hold from so many lines on: a document of one line may end without a mark."""
     min_punctuated_lines: float | None = Field(0.12, ge=0, le=1)
     """FineWeb: fewest lines, as a share, that end with a mark that ends a sentence."""
     short_line_characters: int = Field(30, ge=1)

@@ -80,10 +80,23 @@ def _measures(
     spaced = text.split()
     alphabetic = sum(any(map(str.isalpha, word)) for word in spaced) / len(spaced)
     yield "too few words with letters", rules.min_alphabetic_words, None, alphabetic, "of the words"
+    enough = len(lines) >= rules.min_lines
     ended = sum(_END.search(line[-8:]) is not None for line in lines) / len(lines)
-    yield "too few lines that end a sentence", rules.min_punctuated_lines, None, ended, of_lines
+    yield (
+        "too few lines that end a sentence",
+        rules.min_punctuated_lines if enough else None,
+        None,
+        ended,
+        of_lines,
+    )
     short = sum(len(line) <= rules.short_line_characters for line in lines)
-    yield "too many short lines", None, rules.max_short_lines, short / len(lines), of_lines
+    yield (
+        "too many short lines",
+        None,
+        rules.max_short_lines if enough else None,
+        short / len(lines),
+        of_lines,
+    )
     repeated = sum(len(line) * (count - 1) for line, count in Counter(lines).items())
     share = repeated / (len(text) - text.count("\n"))
     yield "too many characters in repeated lines", None, rules.max_duplicate_characters, share, "of the text"
