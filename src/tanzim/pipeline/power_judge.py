@@ -116,7 +116,7 @@ class ToxicComments:
         return found
 
     def _lstm(self, inputs_TND: Floats, way: str) -> Floats:
-        """Return the greatest value of each hidden unit over time, [N, H]; gates as Keras has them: i, f, c, o."""
+        """Return the greatest value of each unit over time, [N, H]; Keras has its gates as i, f, c, o."""
         weights, bias = self._arrays[f"{way}_hidden"], self._arrays[f"{way}_bias"]
         inputs = inputs_TND @ self._arrays[f"{way}_input"] + bias
         size = weights.shape[0]

@@ -14,16 +14,14 @@ from tanzim.core.records import Example
 from tanzim.data.screen.config import LicenceConfig
 from tanzim.data.step import Outcome, Removed, Step
 
-# What people and hubs write → what SPDX writes (its list of 2026 has no name for some of them).
+# What people and hubs write → what SPDX writes; LicenseRef- where it has no name.
 _ALIASES = {
     "apache": "Apache-2.0", "apache 2": "Apache-2.0", "apache2": "Apache-2.0", "apache 2.0": "Apache-2.0",
-    "apache license 2.0": "Apache-2.0", "apache license version 2.0": "Apache-2.0", "apache v2": "Apache-2.0",
-    "apache software license": "Apache-2.0", "mit license": "MIT", "expat": "MIT", "the mit license": "MIT",
-    "bsd": "BSD-3-Clause", "bsd 3 clause": "BSD-3-Clause", "bsd 2 clause": "BSD-2-Clause",
-    "new bsd": "BSD-3-Clause", "gpl": "GPL-3.0-or-later", "gpl 2.0": "GPL-2.0-only", "gplv2": "GPL-2.0-only",
-    "gpl 3.0": "GPL-3.0-only", "gplv3": "GPL-3.0-only", "lgpl 3.0": "LGPL-3.0-only",
-    "lgplv3": "LGPL-3.0-only", "lgpl 2.1": "LGPL-2.1-only", "agpl 3.0": "AGPL-3.0-only",
-    "agplv3": "AGPL-3.0-only", "mpl 2.0": "MPL-2.0", "unlicense": "Unlicense", "the unlicense": "Unlicense",
+    "apache v2": "Apache-2.0", "apache v2.0": "Apache-2.0", "expat": "MIT", "bsd": "BSD-3-Clause",
+    "bsd 3 clause": "BSD-3-Clause", "bsd 2 clause": "BSD-2-Clause", "new bsd": "BSD-3-Clause",
+    "gpl": "GPL-3.0-or-later", "gpl 2.0": "GPL-2.0-only", "gplv2": "GPL-2.0-only", "gpl 3.0": "GPL-3.0-only",
+    "gplv3": "GPL-3.0-only", "lgpl 3.0": "LGPL-3.0-only", "lgplv3": "LGPL-3.0-only",
+    "lgpl 2.1": "LGPL-2.1-only", "agpl 3.0": "AGPL-3.0-only", "agplv3": "AGPL-3.0-only", "mpl 2.0": "MPL-2.0",
     "cc0": "CC0-1.0", "cc0 1.0": "CC0-1.0", "cc zero": "CC0-1.0", "pddl": "PDDL-1.0", "odbl": "ODbL-1.0",
     "odc by": "ODC-By-1.0", "odc by 1.0": "ODC-By-1.0", "public domain": "LicenseRef-public-domain",
     "cc": "LicenseRef-unversioned-cc",
@@ -53,14 +51,15 @@ def spdx(name: str) -> str | None:
         return f"CC-{url['terms'].upper()}-{url['version']}" if url["terms"] else "CC0-1.0"
     for words, short in _CREATIVE_WORDS:
         plain = plain.replace(words, short)
-    plain = re.sub(r" (?:international|unported|generic|licen[cs]e|deed)(?= |$)", "", plain)
+    plain = re.sub(r" (?:international|unported|generic|licen[cs]e|deed|version|software)(?= |$)", "", plain)
+    plain = plain.removeprefix("the ")
     plain = re.sub(r"^creative commons\b", "cc", plain)
     if found := _CREATIVE.match(plain):
         version = found["version"] or "4.0"
         terms = re.sub(r" ", "-", found["terms"]).upper()
         return f"CC-{terms}-{version if '.' in version else version + '.0'}"
     alias = _ALIASES.get(plain) or _ALIASES.get(plain.replace("-", " "))
-    return alias or _expression(name.strip())
+    return alias or _expression(name.strip()) or _expression(plain)
 
 
 def _expression(name: str) -> str | None:
