@@ -68,7 +68,7 @@ _KASHIDA = re.compile(
 )
 _VOWELS = re.compile("[\u064c-\u0650\u0652\u0656-\u065f\u0670]")
 _ALL_MARKS = re.compile("[\u064b-\u0652\u0656-\u065f\u0670]")
-_WORD = re.compile(f"[{LETTERS}{MARKS}\u06d6-\u06ed]+")
+_WORD = re.compile(f"[{LETTERS}{MARKS}\u06d6-\u06edـ]+")
 _QURANIC = re.compile("[\u06d6-\u06ed\u0671]")
 _HARAKAT = re.compile("[\u064b-\u0652\u0670]")
 _DENSE = re.compile(f"[\u064b-\u0652\u0670][{LETTERS}]{{0,2}}[\u064b-\u0652\u0670]|[\u06d6-\u06ed\u0671]")

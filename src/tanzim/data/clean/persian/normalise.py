@@ -62,7 +62,12 @@ class Normaliser:
         text = without_marks(text, config.diacritics)
         if config.half_spaces:
             text = tidy(text)
-        text = spaces(signs(text, config.punctuation)) if config.spaces else signs(text, config.punctuation)
+        if config.punctuation != "latin":
+            text = signs(text, config.punctuation)
+        if config.spaces:
+            text = spaces(text)
+        if config.punctuation == "latin":
+            text = signs(text, "latin")  # the spaces are set by the Persian signs, which say what belongs to what
         if self._cut is not None:
             text = self._cut.repair(text)
         return self._halves.repair(text) if config.half_spaces else text

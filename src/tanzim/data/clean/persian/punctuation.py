@@ -21,8 +21,9 @@ _TO_LATIN = str.maketrans({"؟": "?", "،": ",", "؛": ";", "«": '"', "»": '"'
 
 _RUNS = re.compile(r"(?<=[^\s])  +(?=[^\s|])")
 _BEFORE = re.compile(
-    f" (?<=[{LETTERS}{MARKS}{ZWNJ}{HOLE}\\d»)\\]؟!?] )"
+    f" (?<=[{LETTERS}{MARKS}{ZWNJ}\\d»)\\]؟!?] )"
     f"(?=[،؛؟»]|[!?](?![\\[\\w])|[,;](?!\\w)|[.:](?:\\s|$|[»)\\]])|[)\\]](?![(\\[]))"
+    f"| (?<={HOLE} )(?=[،؛؟»])"  # what Latin words have behind them is theirs
 )
 _INSIDE = re.compile(f"([«(]) (?=[{LETTERS}{HOLE}\\d«(])")
 _AFTER = re.compile(f"([،؛؟!])(?=[{LETTERS}{HOLE}«])|(:)(?<={_L}:)(?={_L})")
@@ -43,16 +44,16 @@ def signs(text: str, policy: Punctuation) -> str:
         return text
     if policy == "latin":
         return text.translate(_TO_LATIN)
+    if '"' in text or "”" in text:
+        text = "\n".join(
+            _QUOTED.sub(_guillemets, line) if line.count('"') % 2 == 0 else line for line in text.split("\n")
+        )
     if "?" in text:
         text = _QUESTION.sub(_persian, text)
     if "," in text:
         text = _COMMA.sub(_persian, text)
     if ";" in text:
         text = _SEMICOLON.sub(_persian, text)
-    if '"' in text or "”" in text:
-        text = "\n".join(
-            _QUOTED.sub(_guillemets, line) if line.count('"') % 2 == 0 else line for line in text.split("\n")
-        )
     return text
 
 
@@ -72,5 +73,5 @@ def spaces(text: str) -> str:
     """
     if "  " in text:
         text = _RUNS.sub(" ", text)
-    text = _INSIDE.sub(r"\1", _BEFORE.sub("", text))
-    return _OPENING.sub(r" \g<0>", _STOP.sub(". ", _AFTER.sub(r"\g<0> ", text)))
+    text = _AFTER.sub(r"\g<0> ", _INSIDE.sub(r"\1", text))
+    return _BEFORE.sub("", _OPENING.sub(r" \g<0>", _STOP.sub(". ", text)))

@@ -133,8 +133,10 @@ def _objects(text: str) -> Iterator[tuple[int, int]]:
     while at >= 0:
         try:
             value, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            end = at + 1
+        except json.JSONDecodeError as error:
+            end = max(at + 1, error.pos)
+        except RecursionError:
+            return  # nobody reads an object a thousand deep
         else:
             yield (at, end) if value else (at, at + 2)
         at = text.find("{", end)

@@ -132,7 +132,7 @@ class HalfSpaces:
         words = parts[::2]
         for _ in range(5):
             at = [i for i, word in enumerate(words) if word in _BEFORE_WORD or word in self._hot]
-            joined = [i for i in at if self._before(words, parts, i)]
+            joined = {i for i in at if self._before(words, parts, i)}
             apart = {i + 1: words[i + 1] for i in joined}
             words = list(map(self._known.__getitem__, words))
             for i, word in apart.items():
@@ -230,7 +230,7 @@ class HalfSpaces:
         """Say whether a word ends in a silent ه, as far as is known."""
         if _listed(word):
             return True
-        if len(word) < 5 or word[-2] in "اوی" or word in SPOKEN_HEH:
+        if len(word) < 4 or word[-2] in "اوی" or word in SPOKEN_HEH:
             return False
         return self._count(word) >= 2 and self._count(word) > 5 * self._count(word[:-1])
 
