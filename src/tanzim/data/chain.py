@@ -177,10 +177,10 @@ def run_step(
     if issubclass(kind, WholeStep):
         verdict = folder / "verdict"
         findings = _decide(config, dataset, folder, verdict, seed, powers, local, progress)
-    firsts = accumulate((shard.rows for shard in dataset.shards[:-1]), initial=0)
+    firsts = accumulate((shard.rows for shard in dataset.shards), initial=0)
     tasks = [
         _Task(config, seed, shard, folder / f"part-{number:05d}", first, verdict)
-        for number, (shard, first) in enumerate(zip(dataset.shards, firsts, strict=True))
+        for number, (shard, first) in enumerate(zip(dataset.shards, firsts, strict=False))
     ]
     _run(local, _judge, tasks, ".json", partial(_noted, progress, config.type))
     report = StepReport(config.type, config.model_dump(mode="json"), findings=findings)

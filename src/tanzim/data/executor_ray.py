@@ -46,10 +46,9 @@ class OnRay:
             self._stack.enter_context(environment(_ENVIRONMENT))
             ray, data = need("ray", "ray"), need("ray.data", "ray")
             # RAY_ADDRESS names a cluster that runs already.
-            local = (
-                {} if "RAY_ADDRESS" in os.environ else {"num_cpus": self._workers, "include_dashboard": False}
-            )
-            ray.init(log_to_driver=False, logging_level="ERROR", **local)
+            far = "RAY_ADDRESS" in os.environ
+            alone = {} if far else {"num_cpus": self._workers, "include_dashboard": False}
+            ray.init(log_to_driver=False, logging_level="ERROR", **alone)
             self._stack.callback(ray.shutdown)
             context = data.DataContext.get_current()
             context.enable_progress_bars = False

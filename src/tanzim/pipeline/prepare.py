@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tanzim.core.errors import DataError
 from tanzim.core.progress import Reporter
@@ -10,6 +11,7 @@ from tanzim.data.config import DataConfig
 from tanzim.data.inspect import Inspection, inspect
 from tanzim.data.prepare import DataReport, prepare
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.powers import open_powers
 from tanzim.pipeline.workspace import open_run
 
 
@@ -46,7 +48,14 @@ def prepare_data(config: Config, *, overwrite: bool = False, reporter: Reporter 
         raise DataError(
             "no data is named", where="data.path", fix="tanzim init FILE writes a config for a file"
         )
-    with reporter.task("reading data") as progress:
-        report = prepare(config.data, folder.data, seed=config.seed, progress=progress)
+    with reporter.task("preparing data") as progress:
+        report = prepare(
+            config.data,
+            folder.data,
+            seed=config.seed,
+            cache=Path(config.runs_dir) / ".steps",
+            powers=open_powers(),
+            progress=progress,
+        )
     reporter.choose("data.format", report.format, report.reason)
     return report
