@@ -7,7 +7,8 @@ PATH holds ``sms_spam/SMSSpamCollection.tsv`` (English) and ``persian/parsinlu/s
 Balance: the training set keeps few of one class (2 % spam, 5 % negative reviews). One surrogate, a linear
 softmax on 100 numbers a text (TF-IDF and a singular value decomposition fitted to the training set), learns
 with each technique and without any, briefly and for long; its macro-F1 is taken on held-out texts, weighted
-so that their classes are as common as in training. Steps run through the chain, losses are those of ``tanzim.train.losses``.
+so that their classes are as common as in training. Steps run through the chain, losses are those of
+``tanzim.train.losses``.
 
 Noise: 10, 15 and 20 % of the training labels are flipped; how many of those the step ``label_noise`` finds,
 beside as many texts picked by chance, every text whose prediction differs, and cleanlab with scikit-learn's
