@@ -13,6 +13,8 @@ from tanzim.core.errors import DataError
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance
 from tanzim.data.chain import run_steps
+from tanzim.data.config import DataConfig, Splits
+from tanzim.data.prepare import prepare
 from tanzim.data.screen.config import ContaminationConfig, ContaminationSemanticConfig
 from tanzim.data.screen.contamination import pieces_of
 from tanzim.data.screen.overlap import Overlap, words_in
@@ -137,6 +139,22 @@ def test_through_the_chain(tmp_path):
     other = next(run_steps(again, dataset, tmp_path / "cache", seed=0)).report
     assert not other.cached
     assert other.findings["evaluation_items"] == 1
+
+
+def test_held_out_examples_stay(tmp_path):
+    """The same text in training and test data: only the training side is cleaned of it."""
+    against = evaluation(tmp_path / "eval.jsonl", LONG)
+    train = evaluation(
+        tmp_path / "train.jsonl", LONG + " Why?", *(f"What is {n} plus {n * n}?" for n in range(20))
+    )
+    test = evaluation(tmp_path / "test.jsonl", LONG + " When?", "Where is the sea?")
+    step = ContaminationConfig(against=against)
+    config = DataConfig(path=train, test_path=test, steps=[step], split=Splits(validation=0, leakage="allow"))
+    report = prepare(config, tmp_path / "out", seed=0)
+    assert report.splits == {"train": 20, "validation": 0, "test": 2}
+    assert report.steps[0]["removed"] == {"it holds an evaluation item": 1}
+    line = json.loads((tmp_path / "out" / "rejected.jsonl").read_text(encoding="utf-8"))
+    assert line["detail"] == f"{against}, row 1 (1.00)"
 
 
 def test_what_cannot_be_compared_with(tmp_path):

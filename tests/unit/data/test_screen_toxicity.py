@@ -75,6 +75,7 @@ def test_what_the_scorer_does_not_know_is_counted():
     assert (kept, counts) == (persian, {"not judged: in another language": 1})
     german = said("you idiot", "nein", language="de")
     assert outcome(german)[0] is german
+    assert outcome(said("Ты идиот idiot", "нет"))[1] == {"not judged: in another language": 1}
     assert ASKED == []
     assert isinstance(outcome(persian, languages=[])[0], Removed)
     assert isinstance(outcome(persian, languages=["fa"])[0], Removed)

@@ -26,8 +26,9 @@ _OVERLAP = 200  # characters of the next part that are looked at too: no pattern
 _TOGETHER = 64  # texts in a batch of spaCy's pipe
 _REGIONS = ("US", "GB", "DE", "FR", "IN", "CA")  # whose telephone numbers are known without a country code
 
-_PERSIAN = re.compile(r"[\u0600-\u06ff]")
-_LATIN = re.compile(r"[A-Za-z]")
+_PERSIAN = re.compile(r"[\u0620-\u064a\u066e-\u06d5]")
+_LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
+_LETTER = re.compile(r"[^\W\d_]")
 _NAME_LIKE = re.compile(r"[A-Z][a-z'’-]+|[A-Z]\.")
 # A first word that the English model takes into a name.
 _NO_NAME = frozenset(
@@ -40,9 +41,13 @@ _NO_NAME = frozenset(
 
 
 def language_of(text: str) -> str:
-    """Return fa if most letters of a text are those of Persian or Arabic, else en."""
-    persian = len(_PERSIAN.findall(text))
-    return "fa" if persian and persian >= len(_LATIN.findall(text)) else "en"
+    """Return fa or en if most letters of a text are Persian (or Arabic) or Latin ones, else other."""
+    if text.isascii():
+        return "en"
+    persian, latin, letters = (len(one.findall(text)) for one in (_PERSIAN, _LATIN, _LETTER))
+    if persian and persian >= latin:
+        return "fa" if 2 * persian >= letters else "other"
+    return "en" if 2 * latin >= letters else "other"
 
 
 # What must stand in a text for an entity to be looked for: most texts need no recogniser at all.
@@ -91,7 +96,7 @@ class Detector:
         languages = [language_of(t) if self._language == "auto" else self._language for t in texts]
         for index, (text, language) in enumerate(zip(texts, languages, strict=True)):
             found[index] += [one for one in find_iranian(text) if one.entity in self._entities]
-            found[index] += self._patterns(text, language)
+            found[index] += self._patterns(text, "fa" if language == "fa" else "en")
             if language == "fa" and "PERSON" in self._entities:
                 found[index] += find_persian_names(text)
         self._names(texts, languages, found)
