@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tanzim.adapters.config import LoraConfig, form
+from tanzim.adapters.config import LoraConfig, PrefixConfig, form
 from tanzim.core.errors import PlanError
 from tanzim.core.records import Json
 from tanzim.core.units import size
@@ -221,7 +221,12 @@ def _documents(sampler: Sampler, steps: int) -> list[int]:
 
 def _largest_pass(config: TrainConfig, lengths: npt.NDArray[np.int64]) -> int:
     longest = int(lengths.max())
-    return max(longest, min(config.tokens_per_pass, int(lengths.sum()))) if config.packing else longest
+    return max(longest, min(config.tokens_per_pass, int(lengths.sum()))) if _packs(config) else longest
+
+
+def _packs(config: TrainConfig) -> bool:
+    """Tell whether a pass holds several documents: learnt keys and values stand before one alone."""
+    return config.packing and not isinstance(config.method, PrefixConfig)
 
 
 class _Needs:
@@ -287,7 +292,7 @@ class _Needs:
             return sum(self.memory(config.model_copy(update=update), dtype).values())
 
         longest, smaller = int(self.lengths.max()), config.tokens_per_pass
-        while config.packing and smaller > longest:
+        while _packs(config) and smaller > longest:
             smaller = max(longest, smaller // 2)
             every["tokens_per_pass"] = smaller
             changes[f"train.tokens_per_pass={smaller}"] = needed({"tokens_per_pass": smaller})

@@ -230,6 +230,15 @@ def test_smaller_passes_are_offered_down_to_the_longest_document(large: Path) ->
     )
 
 
+def test_learnt_keys_stand_before_one_document_alone(base: Path) -> None:
+    """Prefix tuning does not pack: its largest pass is the longest document, whatever a pass may hold."""
+    lengths = np.random.default_rng(0).integers(20, 400, 500)
+    made = plan(base, lengths=lengths, method={"type": "prefix"}, tokens_per_step=4096, tokens_per_pass=4096)
+    assert made.numbers["tokens_in_largest_pass"] == lengths.max()
+    packed = plan(base, lengths=lengths, tokens_per_step=4096, tokens_per_pass=4096)
+    assert packed.numbers["tokens_in_largest_pass"] == 4096
+
+
 def test_a_hopeless_case_says_so(large: Path) -> None:
     with pytest.raises(PlanError, match="take a smaller base model: even with every change"):
         plan(large, replace(BIG, memory=GB)).check()
