@@ -3,9 +3,9 @@
     python bench/data_web.py /path/to/shared/data/web
 
 Serves 20 English news and blog pages on this machine, reads them as a source of type ``web`` does
-(robots.txt, request, extraction in a process of its own), and compares the words with those of the article. Beside it the
-naive way: every text that stands in the body, without scripts and styles. Where the Persian pages are, their
-half-spaces are counted on the page and in what is taken. The last line is JSON.
+(robots.txt, request, extraction in a process of its own), and compares the words with those of the article.
+Beside it the naive way: every text that stands in the body, without scripts and styles. Where the Persian
+pages are, their half-spaces are counted on the page and in what is taken. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -83,13 +83,13 @@ def fetch(source: AirbyteSource, job: Job) -> list[Json]:
     program = installed(source.connector, source.python)
     connector = Connector(program, job.limit, secrets)
     with closing(connector):
-        _check_secrets(source, _one(connector, "SPEC", "spec")["spec"]["connectionSpecification"])
+        _check_secrets(source, _one(connector, "SPEC", "spec")["spec"].get("connectionSpecification"))
         config = connector.file("config.json", secrets.fill_all(source.config))
         status = _one(connector, "CONNECTION_STATUS", "check", "--config", config)["connectionStatus"]
-        if status["status"] != "SUCCEEDED":
+        if status.get("status") != "SUCCEEDED":
             raise connector.failed(status.get("message") or "it cannot connect")
         catalog = _one(connector, "CATALOG", "discover", "--config", config)["catalog"]
-        streams = _chosen(source, catalog["streams"], job.folder)
+        streams = _chosen(source, _streams(connector, catalog), job.folder)
         modes = _sync(connector, config, streams, job)
     return [
         described(
@@ -112,7 +112,7 @@ def _one(connector: Connector, kind: str, *arguments: str) -> Json:
     return found
 
 
-def _check_secrets(source: AirbyteSource, schema: Json) -> None:
+def _check_secrets(source: AirbyteSource, schema: Any) -> None:  # noqa: ANN401 - JSON
     for path, value in _secret_values(schema, source.config, ()):
         if value and not (isinstance(value, str) and _NAMED.fullmatch(value)):
             raise ConfigError(
@@ -129,15 +129,25 @@ def _secret_values(schema: Any, value: Any, path: tuple[str, ...]) -> Iterator[t
     if schema.get("airbyte_secret"):
         yield path, value
         return
-    for branch in (*schema.get("oneOf", ()), *schema.get("anyOf", ()), *schema.get("allOf", ())):
-        yield from _secret_values(branch, value, path)
-    if isinstance(value, dict):
-        for name, inner in schema.get("properties", {}).items():
+    for branches in (schema.get("oneOf"), schema.get("anyOf"), schema.get("allOf")):
+        for branch in branches if isinstance(branches, list) else ():
+            yield from _secret_values(branch, value, path)
+    properties = schema.get("properties")
+    if isinstance(value, dict) and isinstance(properties, dict):
+        for name, inner in properties.items():
             if name in value:
                 yield from _secret_values(inner, value[name], (*path, name))
     elif isinstance(value, list):
         for number, one in enumerate(value):
             yield from _secret_values(schema.get("items"), one, (*path, str(number)))
+
+
+def _streams(connector: Connector, catalog: Json) -> list[Json]:
+    streams = catalog.get("streams")
+    good = isinstance(streams, list) and all(isinstance(one, dict) and "name" in one for one in streams)
+    if not isinstance(streams, list) or not good:
+        raise connector.failed("its catalog is not one of the protocol")
+    return streams
 
 
 def _chosen(source: AirbyteSource, known: list[Json], folder: Path) -> list[Stream]:
@@ -180,7 +190,7 @@ class _State:
     def take(self, state: Json, sizes: dict[str, int]) -> None:
         """Note a state message, and the sizes at that moment."""
         if state.get("type") == "STREAM":
-            name = state["stream"]["stream_descriptor"]["name"]
+            name = str(state.get("stream", {}).get("stream_descriptor", {}).get("name"))
             self.messages[name] = state
             self.sizes[name] = sizes.get(name, 0)
         else:  # of all streams at once
@@ -214,12 +224,13 @@ def _sync(connector: Connector, config: str, streams: list[Stream], job: Job) ->
         for message in connector.messages("read", *arguments):
             if message["type"] == "RECORD":
                 record = message["record"]
-                if record["stream"] not in writers:
-                    raise connector.failed(f"it sends a stream that was not asked for: {record['stream']}")
-                writers[record["stream"]].row(record["data"], _about(record))
+                name, data = str(record.get("stream")), record.get("data")
+                if name not in writers or not isinstance(data, dict):
+                    raise connector.failed(f"it sends a record of a stream that was not asked for: {name}")
+                writers[name].row(data, _about(record))
                 rows += 1
                 if rows % 1000 == 0:
-                    job.progress(rows, None, f"fetching {record['stream']}")
+                    job.progress(rows, None, f"fetching {name}")
             elif message["type"] == "STATE":
                 for stream in files.values():
                     stream.flush()

@@ -32,6 +32,11 @@ _SILENT = {
     "LANGSMITH_TRACING": "false", "LANGCHAIN_TRACING_V2": "false", "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8", "PYTHONNOUSERSITE": "1",
 }  # fmt: skip
+# Types of messages, and the field of each that holds what it says.
+_HOLDS = {
+    "SPEC": "spec", "CONNECTION_STATUS": "connectionStatus", "CATALOG": "catalog", "RECORD": "record",
+    "STATE": "state", "TRACE": "trace", "LOG": "log",
+}  # fmt: skip
 _ASK = """
 import json, re, sys
 from importlib.metadata import distribution
@@ -176,11 +181,17 @@ class Connector:
             except ValueError:
                 continue  # what libraries print; the protocol has it taken for a log
             kind = message.get("type") if isinstance(message, dict) else None
-            if kind == "TRACE" and message["trace"].get("type") == "ERROR":
-                said.insert(0, f"error: {message['trace']['error'].get('message', 'no reason')}")
-            elif kind == "LOG" and message["log"].get("level") in ("FATAL", "ERROR"):
-                said.append(str(message["log"].get("message", "")))
-            elif kind in ("SPEC", "CONNECTION_STATUS", "CATALOG", "RECORD", "STATE"):
+            if not isinstance(kind, str) or kind not in _HOLDS:
+                continue
+            inside = message.get(_HOLDS[kind])
+            if not isinstance(inside, dict):
+                raise self.failed(f"a message of type {kind} does not hold '{_HOLDS[kind]}'")
+            if kind == "TRACE" and inside.get("type") == "ERROR":
+                fault = inside.get("error")
+                said.insert(0, f"error: {fault.get('message') if isinstance(fault, dict) else fault}")
+            elif kind == "LOG" and inside.get("level") in ("FATAL", "ERROR"):
+                said.append(str(inside.get("message", "")))
+            elif kind not in ("TRACE", "LOG"):
                 yield message
         process.wait()
 

@@ -69,7 +69,7 @@ class Answer:
     def size(self) -> int | None:
         """Bytes that the server says will come."""
         length = self.headers.get("content-length", "")
-        return int(length) if length.isdecimal() else None
+        return int(length) if length.isdecimal() and len(length) < 19 else None
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes as they come.
@@ -187,15 +187,19 @@ class _Watch:
         return Unreachable(url, "the server cannot be reached", text)
 
 
-def normal(url: str) -> str:
+def normal(url: str, base: str = "") -> str:
     """Return a URL without its fragment, and with what is not ASCII in it percent-encoded.
+
+    Args:
+        url: of http or https.
+        base: what it is relative to.
 
     Raises:
         Unreachable: it is no HTTP URL.
 
     """
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(urljoin(base, url.strip()))
         port = parts.port
         host = parts.hostname or ""
         host = host if ":" in host else host.encode("idna").decode()  # but for IPv6
@@ -253,7 +257,7 @@ def get(
                 return
             connection.close()
             watch.stop()
-            here = normal(urljoin(here, target))
+            here = normal(target, here)
         raise Unreachable(url, "there are too many redirects", f"more than {bounds.redirects}")
     finally:
         watch.stop()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from tanzim.core.config import Section
+from tanzim.core.errors import ConfigError
 
 _HIDDEN = re.compile(r"\$\{[A-Za-z_]\w*\}")
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)")
@@ -21,7 +22,7 @@ def without_password(url: str) -> str:
     A password is written as ``${NAME}``, and taken from the environment when it is needed.
 
     Raises:
-        ValueError: the URL holds a password.
+        ConfigError: the URL holds a password (which the message does not repeat).
 
     """
     match = _URL.match(url)
@@ -29,9 +30,10 @@ def without_password(url: str) -> str:
     name, colon, password = user.partition(":")
     if at and colon and password and not _HIDDEN.fullmatch(password):
         scheme = match["scheme"] if match else ""
-        raise ValueError(
+        raise ConfigError(
             f"a password does not belong into a config file: write {scheme}://{name}:${{MY_PASSWORD}}@… "
-            "and set that variable in the environment"
+            "and set that variable in the environment",
+            where="url",
         )
     return url
 

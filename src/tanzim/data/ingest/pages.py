@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from tanzim.core.errors import DataError
 from tanzim.core.optional import need
@@ -90,7 +90,7 @@ def _kind(header: str) -> tuple[str, str]:
 def _decoded(body: bytes, charset: str, url: str) -> str:
     try:
         return body.decode(charset)
-    except (LookupError, UnicodeDecodeError) as error:
+    except (LookupError, ValueError) as error:
         raise Unreachable(url, "the page is not in the encoding that it names", str(error)[:100]) from None
 
 
@@ -127,8 +127,8 @@ def _around(url: str, body: bytes) -> tuple[str, list[str]]:
     links: dict[str, None] = {}
     for target in root.xpath("//a/@href")[:_LINKS]:
         try:
-            links[normal(urljoin(urljoin(url, bases[0]) if bases else url, target))] = None
-        except (Unreachable, ValueError):
+            links[normal(target, normal(bases[0], url) if bases else url)] = None
+        except Unreachable:
             continue  # mailto, javascript and the like
     return " ".join("".join(titles[0].itertext()).split()) if titles else "", list(links)
 

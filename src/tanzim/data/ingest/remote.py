@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +45,7 @@ class RemoteFile:
         size: bytes; None where the server does not say.
         version: what changes with its content: an ETag, or when it was written; None where neither is known.
         guard: says which addresses may be connected to.
+        seen: when it was found; without a version, what was read at another time is not trusted.
 
     """
 
@@ -53,6 +55,7 @@ class RemoteFile:
     size: int | None
     version: str | None
     guard: Guard = field(default_factory=Guard)
+    seen: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
 
     def __str__(self) -> str:
         return self.shown
@@ -71,7 +74,7 @@ class RemoteFile:
     @property
     def fingerprint(self) -> str:
         """What a result that was read from it hangs on."""
-        return _fingerprint({"ETag": self.version, "size": self.size})
+        return _fingerprint({"ETag": self.version or self.seen, "size": self.size})
 
     def stat(self) -> SimpleNamespace:
         """Return its size, as a `Path` does (0 where it is not known)."""
@@ -95,8 +98,10 @@ class RemoteFile:
             return io.BufferedReader(_Told(stream, self.shown, secrets), 1 << 20)
 
     def unchanged(self) -> bool:
-        """Tell whether it still is what it was when it was found."""
+        """Tell whether it still is what it was when it was found, as far as the storage says."""
         secrets = Secrets(self.shown)
+        if self.version is None:
+            return True
         if _is_web(self.path):
             return _on_the_web(self.url, self.guard, secrets).fingerprint == self.fingerprint
         with reached(self.shown, secrets):
