@@ -7,8 +7,9 @@ import re
 import statistics
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,7 +63,7 @@ def layout_of(content: Content, tabs: bool, header: bool | None) -> Layout:
         if len({len(row) for row in cells}) == 1:  # every line is a row: no quoted line ends
             quotes = any('"' in cell for row in cells for cell in row)
             quoted = quotes and not any(_stray_quotes(row) for row in cells)
-    rows = list(csv.reader(sample, delimiter=separator, quoting=_dialect(separator, quoted)["quoting"]))
+    rows = _parsed(sample, separator, csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     return Layout(separator, quoted, has_header(rows) if header is None else header)
 
 
@@ -71,11 +72,21 @@ def _dialect(separator: str, quoted: bool) -> Json:
     return {"delimiter": separator, "quoting": quoting, "strict": True}
 
 
+def _parsed(sample: list[str], separator: str, quoting: Literal[0, 3]) -> list[list[str]]:
+    """Return the rows of a sample up to the first that is no CSV; reading will come upon that one again."""
+    csv.field_size_limit(1 << 30)
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        for row in csv.reader(sample, delimiter=separator, quoting=quoting):
+            rows.append(row)
+    return rows
+
+
 def _separator(sample: list[str]) -> str:
     """Choose the separator that stands in the first line and gives most lines the same width."""
     best, best_score = ",", 0.0
     for separator in ",;\t|":
-        widths = [len(row) for row in csv.reader(sample, delimiter=separator)]
+        widths = [len(row) for row in _parsed(sample, separator, csv.QUOTE_MINIMAL)]
         if widths and widths[0] > 1:
             score = sum(width == widths[0] for width in widths) / len(widths)
             if score > best_score:
@@ -99,10 +110,9 @@ def has_header(rows: list[list[str]]) -> bool:
         column = [row[index] for row in rest if index < len(row)]
         if cell in column and len({*column}) < 0.5 * len(column):  # a class, such as ham or spam
             return False
-    longest = max(
-        range(len(first)), key=lambda i: statistics.fmean(len(row[i]) for row in rest if i < len(row))
-    )
-    typical = statistics.median(len(row[longest]) for row in rest if longest < len(row))
+    sizes = [[len(row[index]) for row in rest if index < len(row)] or [0] for index in range(len(first))]
+    longest = max(range(len(first)), key=lambda index: statistics.fmean(sizes[index]))
+    typical = statistics.median(sizes[longest])
     return all(len(name) <= 40 for name in named) and len(first[longest]) <= 0.5 * typical
 
 

@@ -11,7 +11,7 @@ from tanzim.data.ingest.documents.blocks import Block, Fault
 from tanzim.data.ingest.documents.config import ChunksConfig
 
 # A sentence ends in one of these (Latin, Persian and Arabic, Urdu, Chinese), with what closes it.
-_END = re.compile(r"""[.!?؟…۔。！？]+["'»”’)\]]*(?=\s)|[。！？](?=\S)""")
+_END = re.compile(r"""(?<![.!?؟…۔。！？])[.!?؟…۔。！？]++["'»”’)\]]*+(?=\s)|[。！？](?=\S)""")
 # A full stop after these is none: one letter (initials, ه.ش.), and the usual shortenings.
 _SHORT = re.compile(
     r"(?:^|[\s(\"'«.])(?:[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|cf|al|Fig|fig|No|no|Vol|pp|ca|approx|Inc|Ltd)\.$"

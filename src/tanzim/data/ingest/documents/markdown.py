@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tanzim.data.ingest.documents.blocks import Block
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*")
+_ATX = re.compile(r" {0,3}(#{1,6})(?![^ \t])")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _NO_PARAGRAPH = re.compile(r" {0,3}(?:[-*+>|]|\d{1,9}[.)])|\t| {4}")  # what an underline makes no heading of
 
@@ -65,9 +65,11 @@ def _front_matter(lines: list[str]) -> int:
 
 def _heading(line: str, held: list[str]) -> tuple[Block | None, list[str]]:
     """Return the heading that a line is (ATX) or makes of the lines above (Setext), and the lines left."""
-    atx = _ATX.fullmatch(line)
+    atx = _ATX.match(line)
     if atx:
-        return Block((atx[2] or "").strip(), len(atx[1])), held
+        text = line[atx.end() :].strip(" \t")
+        bare = text.rstrip("#")  # a closing sequence, if white space parts it from the text
+        return Block(bare.rstrip(" \t") if not bare or bare[-1] in " \t" else text, len(atx[1])), held
     under = _SETEXT.fullmatch(line)
     if under and held and not _NO_PARAGRAPH.match(held[0]):
         return Block(" ".join(part.strip() for part in held), 1 if under[1][0] == "=" else 2), []

@@ -66,12 +66,12 @@ def read_pdf(path: Path) -> Iterator[Block | Fault]:
 def _no_text(pages: int, faults: list[Fault]) -> None:
     if faults and all("picture" in fault.reason for fault in faults):
         raise DataError(
-            f"the PDF has no text: it is scanned ({pages} pages of pictures)",
+            f"the PDF has no text: it is scanned (pages of pictures: {pages})",
             fix="recognise its text first, such as with `ocrmypdf`",
         )
     if faults:
         raise DataError(f"the PDF is damaged ({faults[0].detail})", fix="fetch the file again")
-    raise DataError(f"the PDF has no text on its {pages} pages", fix="leave it out")
+    raise DataError(f"the PDF has no text (pages: {pages})", fix="leave it out")
 
 
 def _page_lines(page: Any) -> list[str]:  # noqa: ANN401 - a pypdf page

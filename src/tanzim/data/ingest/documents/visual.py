@@ -73,7 +73,7 @@ def _phrases(run: list[str]) -> list[str]:
             phrases.append([" "])
             phrases.append(word)
         else:
-            phrases[-1] = [*phrases[-1], " ", *word]
+            phrases[-1] += [" ", *word]
     return [cluster for phrase in phrases for cluster in reversed(phrase)]
 
 
