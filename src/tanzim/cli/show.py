@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,12 +13,15 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from tanzim.core.errors import ConfigError, TanzimError
 from tanzim.core.progress import Reporter
@@ -52,18 +56,24 @@ class RichReporter(Reporter):
         """Show a bar named ``title`` until the work ends; without a terminal, a line now and then."""
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
+            _Rate(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
         )
         lines = _Lines(title)
         with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task(title, total=None, note="")
+            last = ("", 0)
 
             def update(done: int, total: int | None, note: str) -> None:
+                nonlocal last
+                if note != last[0] and done < last[1]:  # other work begins: it has a rate of its own
+                    bar.reset(task, total=total, note=escape(note))
+                last = (note, done)
                 bar.update(task, completed=done, total=total, note=escape(note))
                 if not console.is_terminal:
                     lines.update(done, total, note)
@@ -71,17 +81,34 @@ class RichReporter(Reporter):
             yield update
 
 
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of the last half minute."""
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", "dim")
+
+
 class _Lines:
-    """Progress for logs: a line at every tenth of the work."""
+    """Progress for logs: a line at every tenth of the work, with its rate and the time left."""
 
     def __init__(self, title: str) -> None:
-        self.title, self.tenth = title, -1
+        self.title, self.tenth, self.note, self.done = title, -1, "", 0
+        self.start, self.before = time.monotonic(), 0
 
     def update(self, done: int, total: int | None, note: str) -> None:
+        if note != self.note and done < self.done:  # other work begins
+            self.start, self.before, self.tenth = time.monotonic(), done, -1
+        self.note, self.done = note, done
         tenth = 10 * done // total if total else -1
         if tenth != self.tenth:
             self.tenth = tenth
-            console.print(f"{escape(self.title)} {done}/{total} {escape(note)}".rstrip())
+            seconds = time.monotonic() - self.start
+            rate = (done - self.before) / seconds if seconds > 1 else 0.0
+            left = f", {(total - done) / rate:,.0f} s left" if rate and total and total > done else ""
+            pace = f" ({rate:,.1f}/s{left})" if rate else ""
+            console.print(f"{escape(self.title)} {done}/{total} {escape(note)}{pace}".rstrip())
 
 
 def config(settings: Sequence[str] | None) -> Config:

@@ -1,6 +1,7 @@
 """``tanzim`` with small shards and, as ``SLOWED`` says, slow steps or slow reading: to be killed."""
 
 import os
+import signal
 import time
 
 from tanzim.data import shards
@@ -26,6 +27,7 @@ if os.environ.get("SLOWED") == "reading":
     Ingest.items = slowed(Ingest.items)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     from tanzim.cli.main import main
 
     main()
