@@ -6,6 +6,7 @@ decides how glued ones are parted (مرحلهای is مرحله‌ای, since م
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -16,7 +17,6 @@ from pathlib import Path
 from tanzim.core.errors import DataError
 from tanzim.data.clean.persian.letters import letter_table, shapes_to_letters, without_kashida
 from tanzim.data.clean.persian.script import LETTERS, ZWNJ, is_persian
-import itertools
 
 _RUN = re.compile(f"[{LETTERS}]+(?:{ZWNJ}[{LETTERS}]+)*")
 _CLAUSE = re.compile(f"[^{LETTERS}{ZWNJ} ]+")

@@ -59,7 +59,7 @@ _WINE = word_set("""
 و ناب را از که به در با یا تا هم نوشی خواره فروش فروشان پرست کهنه صاف سرخ
 """)
 # What typesetters and old converters wrote for a half-space.
-_STAND_INS = re.compile(f"(?<=[{LETTERS}{MARKS}])[\u00ac\u200b\u00ad]+(?=[{LETTERS}])")
+_STAND_INS = re.compile(f"(?<=[{LETTERS}{MARKS}])[\u00ac\u200b\u00ad\u200c]+(?=[{LETTERS}])")
 _DOUBLED = re.compile(f"{ZWNJ}{{2,}}")
 _ASTRAY = re.compile(
     f"(?<![{LETTERS}{MARKS}{HOLE}\\w\u200d]){ZWNJ}+|{ZWNJ}+(?![{LETTERS}{MARKS}{HOLE}\\w\u200d])"
@@ -168,7 +168,8 @@ class HalfSpaces:
         # شده است is two words and شده‌است one in texts that are otherwise alike: left as it is.
         corpus = self._lexicon.joined(last, word) if self._lexicon is not None and word != "است" else None
         if word in _AFTER_HEH:
-            join = last[-1] == "ه" and self._silent(last)
+            unsaid = len(last) > 2 and last[-2] not in "او" and last not in SPOKEN_HEH
+            join = last[-1] == "ه" and (unsaid or _listed(last))
             if word == "اند" and last[-1] == "ی":
                 join = len(last) > 2
         elif word == "تر":
@@ -302,6 +303,5 @@ class HalfSpaces:
 # Second parts that tell a compound by themselves; others need the corpus to know both words.
 _CLEAR = frozenset(
     second.rstrip("ی") for second in
-    "سازی گذاری بندی پذیری پذیر کننده دهنده شونده گیری سنجی شناسی نویسی محور پردازی ریزی زدایی رسانی "
-    "افزایی پژوهی اندیشی یافته کنندگان دهندگان یافتگان آورندگان جویان شکنی پرستان طلبی طلبان زایی فرسا گانه".split()
+    ["سازی", "گذاری", "بندی", "پذیری", "پذیر", "کننده", "دهنده", "شونده", "گیری", "سنجی", "شناسی", "نویسی", "محور", "پردازی", "ریزی", "زدایی", "رسانی", "افزایی", "پژوهی", "اندیشی", "یافته", "کنندگان", "دهندگان", "یافتگان", "آورندگان", "جویان", "شکنی", "پرستان", "طلبی", "طلبان", "زایی", "فرسا", "گانه"]
 )  # fmt: skip

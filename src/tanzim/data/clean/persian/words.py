@@ -21,6 +21,8 @@ _ABBREVIATED = re.compile(
     f"(?<![{LETTERS}\\w])(?:[{LETTERS}]|\\d{{1,2}}|[۰-۹]{{1,2}}|[A-Za-z]|"
     "ه\\.ش|ه\\.ق|ق\\.م|دکتر|ر\\.ک|ص\\.ص|etc|Dr|Mr|Mrs|Prof|vs|e\\.g|i\\.e|Fig|No)$"
 )
+# After a quotation these go on with the sentence around it.
+_GOES_ON = re.compile(f"[ ](?:و|که|را|گفت|گفتند|پرسید|پرسیدند|پاسخ)(?![{LETTERS}])")
 _TOKEN = re.compile(
     r"(?:https?://|www\.)[^\s«»،؛]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|[@#]\w[\w\u200c]*"
     r"|\d+(?:[.,/:٫٬]\d+)*%?"
@@ -62,12 +64,14 @@ def sentences(text: str) -> list[str]:
     """Return the sentences of a Persian text, in order, without the white space around them.
 
     A sentence ends at . ! ؟ … (with what closes behind it) before white space, and at a blank line; not after
-    an initial, an abbreviation or the number of a list.
+    an initial, an abbreviation or the number of a list, nor where the sentence goes on after a quotation.
     """
     found: list[str] = []
     start = 0
     for mark in _END.finditer(text):
         if mark[0][0] == "." and len(mark[0]) == 1 and _ABBREVIATED.search(text, start, mark.start()):
+            continue
+        if "»" in mark[0] and _GOES_ON.match(text, mark.end()):
             continue
         if part := text[start : mark.end()].strip():
             found.append(part)
@@ -135,6 +139,7 @@ def stem(word: str) -> str:
     if word in STOP_WORDS:
         return word
     base = _noun(word)
-    while (shorter := _OF_STEM.sub("", base)) != base and len(shorter) > 2:
-        base = shorter.rstrip(ZWNJ)
+    found = _OF_STEM.search(base)
+    if found is not None and found.start() >= (3 if len(found[0]) == 1 else 2):
+        base = base[: found.start()].rstrip(ZWNJ)
     return base.replace("ۀ", "ه")
