@@ -22,7 +22,8 @@ from tanzim.data.clean.config import (
     SentencesConfig,
     UnicodeConfig,
 )
-from tanzim.data.dedup.config import DedupExactConfig, DedupFuzzyConfig
+from tanzim.data.dedup.config import DedupExactConfig, DedupFuzzyConfig, DedupSemanticConfig
+from tanzim.data.describe.config import CardConfig
 from tanzim.data.ingest.config import SourceConfig, check_host, without_password
 from tanzim.data.ingest.documents.config import ChunksConfig
 from tanzim.data.screen.config import (
@@ -132,6 +133,7 @@ StepConfig = Annotated[
     | PersianConfig
     | DedupExactConfig
     | DedupFuzzyConfig
+    | DedupSemanticConfig
     | OversampleConfig
     | UndersampleConfig
     | SmoteConfig
@@ -206,6 +208,10 @@ class DataConfig(Section):
     kept_preparations: int = Field(3, ge=1)
     """What the newest of so many preparations read and made is kept for the next one; older results go."""
     split: Splits = Splits()
+    card: CardConfig = CardConfig()
+    """What only people know of the data, for its data sheet and metadata (tanzim data publish)."""
+    baseline: bool = False
+    """Train small models on labelled data (words; bagging, boosting) and report them: the mark to beat."""
     max_train: int | None = Field(None, ge=1)
     """Keep at most this many training examples (a seeded sample)."""
     max_test: int | None = Field(None, ge=1)

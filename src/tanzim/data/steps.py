@@ -28,6 +28,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "persian": ("clean.persian.step", "Persian"),
     "dedup_exact": ("dedup.exact", "DedupExact"),
     "dedup_fuzzy": ("dedup.fuzzy", "DedupFuzzy"),
+    "dedup_semantic": ("dedup.semantic", "DedupSemantic"),
     "oversample": ("balance.sample", "Oversample"),
     "undersample": ("balance.sample", "Undersample"),
     "smote": ("balance.smote", "Smote"),

@@ -44,5 +44,5 @@ class DedupSemanticConfig(DedupConfig):
     """The embedding model: an alias, a hub id or a folder. The embedded one knows English."""
     threshold: float = Field(0.9, gt=0, le=1)
     """Cosine similarity from which two examples say the same; each model has a scale of its own."""
-    cluster: int = Field(10_000, ge=100)
-    """Examples in a k-means cluster, about; only those of one or of neighbouring clusters are compared."""
+    cluster: int = Field(5_000, ge=2)
+    """Examples in a k-means cluster, about; each meets its own cluster and those whose border is near."""
