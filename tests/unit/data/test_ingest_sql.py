@@ -110,7 +110,11 @@ def test_it_is_fetched_once(shop: Path) -> None:
     connection.close()
     assert len(_fetched(config)) == 60
     again = config.model_copy(update={"refresh": True})
+    (folder,) = (Path(os.environ["TANZIM_CACHE"]) / "sources").iterdir()
+    assert folder.stat().st_mode & 0o077 == 0  # what a database holds is for its reader alone
+    (folder / ".rows.jsonl.half").write_text("of a run that was killed")
     rows = _fetched(again)
+    assert {path.name for path in folder.iterdir()} == {".lock", "fetched.json", "rows.jsonl"}
     assert [row.value["id"] for row in rows] == list(range(1, 11))
     assert {row.source for row in rows} == {"tickets"}
 

@@ -73,6 +73,8 @@ def fetch(source: SourceConfig, job: Job, *, refresh: bool = False) -> list[Json
     done = job.folder / "fetched.json"
     with _alone(job.folder):
         if refresh or not done.is_file():
+            for part in job.folder.glob(".*.jsonl.*"):  # of a run that was killed
+                part.unlink()
             fetcher: Callable[[SourceConfig, Job], list[Json]]
             fetcher = importlib.import_module(_FETCHERS[source.type]).fetch
             write_json(done, fetcher(source, job))
