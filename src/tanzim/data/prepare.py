@@ -71,6 +71,7 @@ class DataReport:
         skipped: files of a folder that hold no data by their name.
         notes: what the user should know.
         drawn: how the splits were drawn: the method, and of folds which one.
+        baseline: what small models make of the labels (see ``data.baseline``).
         cache: where results are kept for the next time, their bytes, what was deleted, and by what rule.
 
     """
@@ -91,6 +92,7 @@ class DataReport:
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     drawn: Json = field(default_factory=dict)
+    baseline: Json = field(default_factory=dict)
     cache: Json = field(default_factory=dict)
 
     def to_json(self) -> Json:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tanzim.core.errors import DataError
+from tanzim.core.files import write_json
 from tanzim.core.progress import Reporter
 from tanzim.data.config import DataConfig
 from tanzim.data.inspect import Inspection, inspect
 from tanzim.data.prepare import DataReport, prepare
+from tanzim.pipeline.baseline import baseline
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.data_page import write_data_page
 from tanzim.pipeline.powers import open_powers
 from tanzim.pipeline.workspace import open_run
 
@@ -58,4 +62,9 @@ def prepare_data(config: Config, *, overwrite: bool = False, reporter: Reporter 
             progress=progress,
         )
     reporter.choose("data.format", report.format, report.reason)
+    if config.data.baseline:
+        with reporter.task("training small models to beat"):
+            report = replace(report, baseline=baseline(folder.data, seed=config.seed))
+        write_json(folder.data / "report.json", report.to_json())
+    reporter.say(f"what was done and what there is: {write_data_page(folder.data, config.name)}")
     return report

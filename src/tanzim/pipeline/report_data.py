@@ -6,17 +6,19 @@ from tanzim.core.charts import figure, histogram
 from tanzim.core.page import Align, Child, Html, facts, fold, note, path, prose, table, tag, word
 from tanzim.core.records import Json
 from tanzim.core.units import count, number
+from tanzim.pipeline.report_steps import steps_section
 
 _SPLITS = ("train", "validation", "test")
 _NUMBERS: list[Align] = ["number"] * 7
 
 
-def data_section(data: Json | None, tokens: Json | None) -> list[Child]:
+def data_section(data: Json | None, tokens: Json | None, *, tokenised: bool = True) -> list[Child]:
     """Return what is known of the data.
 
     Args:
         data: ``data/report.json``.
         tokens: ``tokens/report.json``.
+        tokenised: whether there should be tokens already.
 
     """
     parts: list[Child] = []
@@ -24,11 +26,14 @@ def data_section(data: Json | None, tokens: Json | None) -> list[Child]:
         parts.append(note("data/report.json is missing: the source is unknown.", kind="missing"))
     else:
         parts += _source(data)
-    if tokens is None:
+    if tokens is None and tokenised:
         parts.append(note("tokens/report.json is missing: nothing was tokenised.", kind="missing"))
     parts.append(_splits(data or {}, tokens or {}))
     parts += _lengths(data or {}, tokens or {})
     if data is not None:
+        if tokenised:
+            parts += steps_section(data.get("steps", []))
+        parts += _baseline(data)
         parts += _rejected(data)
         parts += _leakage(data)
         parts += _files(data)
@@ -57,6 +62,8 @@ def _splits(data: Json, tokens: Json) -> Html:
         counts = [examples, unused, *(split.get(key) for key in _TOKENS)]
         rows.append([name, *("–" if one is None else number(one) for one in counts)])
     head = ["Split", "Examples", "Not used", *_TOKENS.values()]
+    if not tokens:
+        head, rows = head[:3], [row[:3] for row in rows]
     return table(head, rows, ["text", *_NUMBERS[: len(head) - 1]])
 
 
@@ -90,6 +97,27 @@ def _lengths(data: Json, tokens: Json) -> list[Child]:
         drawn = histogram(name, made["edges"][: last + 1], made["counts"][:last], x_name="tokens", colour=2)
         figures.append(figure(name, drawn, caption))
     return [tag("div", figures, class_="pair")] if figures else []
+
+
+def _baseline(data: Json) -> list[Child]:
+    """Return how small models do on the labels, by measures that rare classes count in."""
+    found = data.get("baseline")
+    if not found:
+        return []
+    names = {
+        "macro_f1": "Macro-F1",
+        "balanced_accuracy": "Balanced accuracy",
+        "kappa": "κ",
+        "accuracy": "Accuracy",
+    }
+    rows: list[list[Child]] = [
+        [model, *(f"{values[key]:.3f}" for key in names)] for model, values in found["models"].items()
+    ]
+    said = (
+        f"A mark to beat: small models of words that learnt from {count(found['learnt_from'], 'example')}, "
+        f"measured on {number(found['measured_on'])} of the {found['split']} split."
+    )
+    return [note(said), table(["Small model", *names.values()], rows, ["text", *_NUMBERS[: len(names)]])]
 
 
 def _rejected(data: Json) -> list[Child]:

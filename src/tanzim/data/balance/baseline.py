@@ -66,6 +66,7 @@ def baselines(
 
 def _ensembles(seed: int) -> dict[str, Any]:
     """Return a bag of trees and boosted stumps of scikit-learn."""
+    seed %= 1 << 32  # scikit-learn takes no more
     ensemble, trees = need("sklearn.ensemble", EXTRA), need("sklearn.tree", EXTRA)
     whole = trees.DecisionTreeClassifier(max_features="sqrt", min_samples_leaf=2, random_state=seed)
     small = trees.DecisionTreeClassifier(max_depth=2, random_state=seed)
