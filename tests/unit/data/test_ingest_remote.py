@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from local_site import Site, local_site
 from moto.server import ThreadedMotoServer
 
@@ -271,6 +272,26 @@ def test_a_web_file_that_is_cut_short(site: Site, environment: None, tmp_path: P
     site.pages["/a.jsonl"] = short
     with pytest.raises(DataError, match="ended early"):
         prepare(config, tmp_path / "out", seed=1)
+
+
+def test_a_document_elsewhere(bucket: str, tmp_path: Path) -> None:
+    text = "<p>این رودخانه از کوه‌های پشت شهر سرچشمه می‌گیرد و پس از نود کیلومتر به دریا می‌رسد.</p>" * 5
+    page = f"<html><head><meta charset=utf-8></head><body><article>{text}</article></body></html>".encode()
+    _put(bucket, "in/page.html", page)
+    (tmp_path / "page.html").write_bytes(page)
+    found = []
+    for path in (f"s3://{bucket}/in/page.html", str(tmp_path / "page.html")):
+        (source,) = find(path).sources
+        found.append([example.text for example in ingest(source, DataConfig()).items()])
+    assert found[0] == found[1]
+    assert "کوه‌های" in found[0][0]
+
+
+def test_the_example_of_the_guide_is_a_config() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "sources.md").read_text(encoding="utf-8")
+    example = yaml.safe_load(guide.partition("```yaml\n")[2].partition("```")[0])
+    config = DataConfig.model_validate(example["data"])
+    assert [source.type for source in config.sources] == ["sql", "web", "airbyte"]
 
 
 def test_inspect_looks_at_remote_files(bucket: str) -> None:
