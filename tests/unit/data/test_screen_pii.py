@@ -20,8 +20,9 @@ from tanzim.core.records import Example, Message, Provenance, ToolCall
 from tanzim.data.chain import run_steps
 from tanzim.data.screen.checks import digits_of, iban, luhn, luhn_digit, national_id
 from tanzim.data.screen.config import PiiConfig
+from tanzim.data.screen.found import Found
 from tanzim.data.screen.key import pseudonym_key
-from tanzim.data.screen.pii import Pii, Screen
+from tanzim.data.screen.pii import Pii, Screen, spread
 from tanzim.data.screen.pseudonym import Pseudonyms
 from tanzim.data.shards import write_shards
 from tanzim.data.step import Removed
@@ -76,6 +77,14 @@ def test_actions_by_entity():
     assert (dropped.reason, dropped.detail) == ("it holds personal data", "IR_CARD (1)")
     assert CARD not in json.dumps(dropped.example.to_json())  # the file of removed rows does not show it
     assert outcome(config, example("eve@acme.com")).messages[0].content == "eve@acme.com"
+
+
+def test_a_name_that_one_turn_gives_away_is_hidden_in_all():
+    whole = {"a: Zoe Castillo left": [Found(3, 15, "PERSON", 0.85)], "zoe? Zoe Castillo! Zoe Castillon": []}
+    assert spread(whole) == {**whole, "zoe? Zoe Castillo! Zoe Castillon": [Found(5, 17, "PERSON", 0.85)]}
+    one = example("نام: رادین جعفرزاده", "دیروز رادین جعفرزاده را دیدم")
+    hidden = outcome(PiiConfig(), one)
+    assert [turn.content for turn in hidden.messages] == ["نام: [PERSON]", "دیروز [PERSON] را دیدم"]
 
 
 def test_counts_are_by_entity():

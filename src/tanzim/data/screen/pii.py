@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -11,7 +12,7 @@ from itertools import islice
 from tanzim.core.records import Example
 from tanzim.data.screen.config import Action, PiiConfig
 from tanzim.data.screen.detect import ALL, Detector
-from tanzim.data.screen.found import Found, replace
+from tanzim.data.screen.found import Found, replace, settle
 from tanzim.data.screen.key import pseudonym_key
 from tanzim.data.screen.pseudonym import Pseudonyms
 from tanzim.data.screen.said import texts_of, with_texts
@@ -60,6 +61,27 @@ class Screen:
         return self.config.mask.replace("{entity}", one.entity)
 
 
+def spread(found: dict[str, list[Found]]) -> dict[str, list[Found]]:
+    """Return the finds of an example's texts, with each full name hidden wherever else it stands in them."""
+    names = {
+        text[one.start : one.end]: one
+        for text, some in found.items()
+        for one in some
+        if one.entity == "PERSON" and len(text[one.start : one.end].split()) > 1
+    }
+    if not names or len(found) == 1:
+        return found
+    pattern = re.compile(
+        rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?!\w)"
+    )
+    return {
+        text: settle(
+            [*some, *(Found(*m.span(), "PERSON", names[m[0]].score) for m in pattern.finditer(text))]
+        )
+        for text, some in found.items()
+    }
+
+
 class Pii(Step[PiiConfig]):
     """Hide personal data in every turn, thinking and tool argument, or take the example out.
 
@@ -83,7 +105,8 @@ class Pii(Step[PiiConfig]):
         while batch := list(islice(waiting, _TOGETHER)):
             texts = list(dict.fromkeys(text for example in batch for text in texts_of(example)))
             found = dict(zip(texts, screen.find(texts), strict=True))
-            yield from (self._judge(example, screen, found) for example in batch)
+            for example in batch:
+                yield self._judge(example, screen, spread({text: found[text] for text in texts_of(example)}))
 
     def _judge(self, example: Example, screen: Screen, found: dict[str, list[Found]]) -> Outcome:
         seen = Counter(one.entity for text in texts_of(example) for one in found[text])
