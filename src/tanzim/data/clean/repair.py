@@ -31,8 +31,8 @@ _NEXT = _class(0x80, 0xBF)
 _UNIT = f"(?:{_class(0xC2, 0xDF)}{_NEXT}|{_class(0xE1, 0xEF)}{_NEXT}{{2}}|{_class(0xF0, 0xF4)}{_NEXT}{{3}})"
 _RUN = re.compile(f"{_UNIT}(?:[ -@\\[-`{{-~]*{_UNIT})*")
 _UNITS = re.compile(_UNIT)
-# What no text of any language holds: â€ and one more (quotes, dashes), أ and a sign (Western letters).
-_CLEAR = re.compile("â€[^ -~]|أ[ƒ„†‡ˆ‰‹Œ™›œ¢-©®-¹¼-¾]")
+# What no text of any language holds: â€ and one more (quotes, dashes), أ or آ and a sign (Western letters).
+_CLEAR = re.compile("â€[^ -~]|â‚¬|ï؟½|أ[ƒ„†‡ˆ‰‹Œ™›œ¢-©«®-¹¼-¾]|آ[£©®°±²³µ·¹¼-¾]")
 _PERSIAN_UNIT = re.compile(f"{_class(0xD8, 0xDB)}{_NEXT}")
 # Windows-1256 as Windows-1252 shows it: letters nearly all beyond ASCII, as no Western language writes.
 _BEYOND = "À-ÿŒœŠšŽžŸƒ\x80-\xbf€‚„…†‡ˆ‰‹‘’“”•–—˜™›"

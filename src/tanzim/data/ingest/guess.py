@@ -7,6 +7,7 @@ becomes a capital within a word (donÕt), a letter becomes a sign between letter
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from tanzim.core.optional import need
@@ -21,6 +22,7 @@ _USED = frozenset(
         "euc_jp", "iso2022_jp", "gb18030", "gbk", "gb2312", "hz", "big5", "cp950", "cp949", "euc_kr", "johab",
     ]
 )  # fmt: skip
+_ALEF = re.compile("[اآأإ]")  # the commonest letter of Persian and Arabic
 _SAMPLE = 1 << 16
 _SURE = 0.9  # of the letters and signs beyond ASCII must stand well
 _OPENING, _CLOSING = "“‘«„‚¿¡", "”’»"
@@ -40,13 +42,15 @@ def detect_encoding(sample: bytes) -> str | None:
     normalizer = need("charset_normalizer", "data")
     sample = sample[:_SAMPLE]
     best = normalizer.from_bytes(sample).best()
-    if best is None or best.encoding not in _USED:
-        return None
-    text = sample.decode(best.encoding, errors="ignore")
-    if well_placed(text) < _SURE:
-        return None
-    name: str = best.encoding
-    return name.replace("_", "-") if name in _WIDE else name
+    # Half-spaces are noise to the library: Persian text full of them is looked for here.
+    names = [best.encoding] if best is not None and best.encoding in _USED else []
+    for name in (*names, "cp1256"):
+        text = sample.decode(name, errors="replace")
+        if name == "cp1256" and len(_ALEF.findall(text)) < 0.05 * sum(byte >= 0x80 for byte in sample):
+            continue
+        if well_placed(text) >= _SURE:
+            return str(name.replace("_", "-") if name in _WIDE else name)
+    return None
 
 
 def well_placed(text: str) -> float:
