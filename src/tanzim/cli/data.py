@@ -105,6 +105,83 @@ def step_command(
         show.done(f"{done.report.rows_out:,} rows: {done.output}", f"tanzim data inspect {done.output}")
 
 
+@app.command("publish")
+def publish_command(
+    settings: Settings = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write.")] = "published",
+) -> None:
+    """Write the prepared data as JSON Lines, with a data sheet and Croissant metadata."""
+    from tanzim.cli import show
+
+    config = show.config(settings)
+    from tanzim.pipeline.data_record import publish_data
+
+    files = publish_data(config, output, reporter=show.RichReporter())
+    show.done(f"{output}: {', '.join(file.name for file in files)}")
+
+
+@app.command("diff")
+def diff_command(
+    one: Annotated[str, typer.Argument(help="Run folder, or folder of prepared data.")],
+    two: Annotated[str, typer.Argument(help="The newer one.")],
+) -> None:
+    """Say what differs between two versions of prepared data."""
+    from tanzim.cli import show
+    from tanzim.pipeline.data_record import diff_data
+
+    diff = diff_data(one, two)
+    if diff.equal and not diff.counts and not diff.steps:
+        show.done(f"the same {diff.same:,} examples, in the same splits")
+        return
+    lines = [f"{diff.same:,} examples are the same, in the same split"]
+    lines += [f"moved {how}: {count:,}" for how, count in diff.moved.items()]
+    for title, counts in ((f"only in {one}", diff.only_a), (f"only in {two}", diff.only_b)):
+        lines += [f"{title}, {split}: {count:,}" for split, count in counts.items()]
+    if diff.rewritten:
+        lines.append(f"{diff.rewritten:,} of these come from the same source row, written otherwise")
+    lines += [f"{name}: {old:,} → {new:,}" for name, (old, new) in diff.counts.items()]
+    lines += [f"step {step}" for step in diff.steps]
+    for title, samples in diff.samples.items():
+        sign = "−" if title == "only_a" else "+"
+        lines += [f"{sign} {sample['split']}, {sample['from']}: {sample['text'][:160]}" for sample in samples]
+    for line in lines:
+        show.console.print(line, markup=False)
+
+
+@app.command("trace")
+def trace_command(
+    run: Annotated[str, typer.Argument(help="Run folder.")],
+    example: Annotated[str, typer.Argument(metavar="SPLIT:NUMBER", help="Such as train:12.")],
+) -> None:
+    """Lead an example of a run back to the row it came from, step by step."""
+    from tanzim.cli import show
+    from tanzim.core.errors import ConfigError
+    from tanzim.data.chain import words_of
+    from tanzim.data.ingest.rows import excerpt
+    from tanzim.pipeline.data_record import trace_data
+
+    split, _, number = example.partition(":")
+    if not number.isdigit():
+        raise ConfigError(f"'{example}' names no example", where="command line", fix="write train:12")
+    traced = trace_data(run, split, int(number))
+    intact = {True: "unchanged since", False: "CHANGED since", None: "no file to compare"}[traced.intact]
+    lines = [f"{split} {number} came from {traced.example.provenance} ({intact})"]
+    if traced.source.get("sha256"):
+        lines.append(f"  SHA-256 {traced.source['sha256']}, {traced.source['note']}")
+    lines.append(
+        f"  read as: {words_of(traced.row)}" if traced.row else "  the row is not in the cache any more"
+    )
+    for passage in traced.passages:
+        lines.append(f"  {passage.step}: {excerpt(passage.verdict)}")
+        if passage.after:
+            lines.append(f"    {excerpt(passage.after)}")
+    lines.append(f"  now: {excerpt(words_of(traced.example))}")
+    if not traced.whole:
+        lines.append("  not every step could be followed")
+    for line in lines:
+        show.console.print(line, markup=False)
+
+
 def _default(field: FieldInfo) -> str:
     return "(required)" if field.is_required() else repr(field.get_default(call_default_factory=True))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from tanzim.core.records import Example
@@ -63,12 +65,22 @@ class Tally:
             samples.append(example)
 
 
-def tally(folder: Path) -> Tally:
-    """Count what the splits in a folder of prepared data hold."""
+def tally(folder: Path, most: int | None = None) -> Tally:
+    """Count what the splits in a folder of prepared data hold.
+
+    Args:
+        folder: what ``prepare`` wrote to.
+        most: examples of each split that are looked at; None for all.
+
+    """
     counts = Tally()
     for split in SPLITS:
-        path = folder / f"{split}.arrow"
-        for batch in read_batches(path) if path.is_file() else ():
-            for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-                counts.add(split, from_text(text, source, row))
+        for example in islice(_examples(folder / f"{split}.arrow"), most):
+            counts.add(split, example)
     return counts
+
+
+def _examples(path: Path) -> Iterator[Example]:
+    for batch in read_batches(path) if path.is_file() else ():
+        for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+            yield from_text(text, source, row)
