@@ -172,6 +172,9 @@ def schema() -> None:
     print(json.dumps(Config.model_json_schema(), ensure_ascii=False, indent=2))
 
 
+_STOPPED = 130
+
+
 def main() -> None:
     """Run the command line: errors are one message, never a traceback; Ctrl-C exits with 130."""
     try:
@@ -181,6 +184,7 @@ def main() -> None:
 
         show.error(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _STOPPED:  # what typer makes of Ctrl-C
+            print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise
