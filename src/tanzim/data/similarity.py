@@ -23,14 +23,18 @@ HASHES = 126
 _EMPTY = np.uint32(0xFFFFFFFF)
 
 Words = npt.NDArray[np.uint64]
-_SAME = str.maketrans({"ي": "ی", "ك": "ک", "\u200c": " ", "\u200f": None, "\u200e": None, "ـ": None})
+# The letters and digits that the step `persian` unifies too, of those that Persian texts are full of.
+_SAME = str.maketrans(
+    {"ي": "ی", "ى": "ی", "ك": "ک", "\u200c": " ", "\u200f": None, "\u200e": None, "ـ": None}
+    | {chr(0x660 + digit): chr(0x6F0 + digit) for digit in range(10)}
+)
 
 
 def normalise(text: str) -> str:
     """Return a text as it is compared (never as it is kept).
 
-    Case, white space, Unicode's compatible forms, and Persian's double spellings (Arabic yeh and
-    kaf, half-space or space, tatweel) make no difference.
+    Case, white space, Unicode's compatible forms, and Persian's double spellings (Arabic yeh,
+    kaf and digits, half-space or space, tatweel) make no difference.
     """
     if text.isascii():
         return " ".join(text.lower().split())

@@ -92,10 +92,9 @@ def test_lines_in_reverse() -> None:
     line = "این متن در سال 2024 از فایل PDF خارج شده است."
     reverse = line[::-1].replace("4202", "2024").replace("FDP", "PDF")
     assert normalise(reverse) == line
-    by_word = " ".join(word[::-1] for word in "این متن که از کتاب است برای ما خوب بود".split())
-    assert normalise(by_word + ".").replace(".", "").split() == [
-        w for w in "این متن که از کتاب است برای ما خوب بود".split()
-    ] or normalise(by_word + ".") != by_word + "."
+    by_word = "این متن که از کتاب است برای ما خوب بود."
+    turned = " ".join(word.rstrip(".")[::-1] + "." * word.endswith(".") for word in by_word.split())
+    assert normalise(turned) == by_word
     assert normalise(reverse, PersianConfig(reversed_lines=False)) != line
 
 
@@ -188,8 +187,8 @@ def test_lines_and_layout_stay() -> None:
 
 def test_line_wraps() -> None:
     paragraph = (
-        "این بند را ناشر به سطرهای کوتاه شکسته است تا در ستون روزنامه جا شود و ما آن را دوباره یکی می‌کنیم تا هر جمله "
-        "در یک سطر بماند و خواندن آن برای ماشین و انسان آسان شود و پاره‌های آن از هم جدا نماند."
+        "این بند را ناشر به سطرهای کوتاه شکسته است تا در ستون روزنامه جا شود و ما آن را دوباره یکی می‌کنیم "
+        "تا هر جمله در یک سطر بماند و خواندن آن برای ماشین و انسان آسان شود و پاره‌های آن از هم جدا نماند."
     )
     lines: list[str] = [""]
     for word in paragraph.split():
@@ -203,7 +202,9 @@ def test_line_wraps() -> None:
     assert normalise(text, join) == f"{paragraph}\n\n{paragraph}\n\n- یک\n- دو"
     assert normalise(normalise(text, join), join) == normalise(text, join)
     assert normalise(text) == text
-    poem = "\n".join(["تو را من چشم در راهم شباهنگام", "که می‌گیرند در شاخ", "سایه‌ها رنگ سیاهی", "وزان دل خستگان"])
+    poem = "\n".join(
+        ["تو را من چشم در راهم شباهنگام", "که می‌گیرند در شاخ", "سایه‌ها رنگ سیاهی", "وزان دل خستگان"]
+    )
     assert normalise(poem, join).count("\n") == 3
 
 
@@ -216,23 +217,81 @@ def test_lossless_changes_letters_and_nothing_else() -> None:
 
 # --- twice is once --------------------------------------------------------------------------------------
 
-WORDS = (
-    "می نمی خواهم میخواهم کتاب کتابها كتاب ها های ای ام اند است شده شدهاند به عنوان بهعنوان بزرگ تر ترین بزرگتر خانه ی "
-    "خانهای مرحلهای داده دادهها سازی بهینه روز روزهای گفت رفت تنها آنها میدان دانشآموز و که از این را بین المللی "
-    "پيش اش شان بی نظیر هیچ گونه می‌ ‌ها کرده‌اند لطفاً مُدیر ســلام قلب گفته یی ئی هایم هام درخواستهای فرمانده اي"
-).split()
-SIGNS = [" ", " ", " ", "  ", Z, Z + Z, "\n", "،", ",", "?", "؟", ".", ":", "(", ")", "«", "»", '"', ";", "!", "ـ", "\t",
-         "۱", "٢", "3", "A", "LLM", "`", "{", "}", "<b>", "http://a.b/ج", "a@b.co", "😀", "\u00ac", "\u200b", "\u0651", "ﻣﯽ",
-         "ﺷﻮد", "ﷲ", "ٱ", "ۖ", "ة", "ہ", "الله", "في", "$", "|", "#", "-", "\u00ad", "[", "]", "..."]  # fmt: skip
+WORDS = """
+می نمی خواهم میخواهم کتاب کتابها كتاب ها های ای ام اند است شده شدهاند به عنوان بهعنوان بزرگ تر ترین
+بزرگتر خانه ی خانهای مرحلهای داده دادهها سازی بهینه روز روزهای گفت رفت تنها آنها میدان دانشآموز و که
+از این را بین المللی پيش اش شان بی نظیر هیچ گونه می‌ ‌ها کرده‌اند لطفاً مُدیر ســلام قلب گفته یی ئی
+هایم هام درخواستهای فرمانده اي
+""".split()  # noqa: SIM905
+SIGNS = [
+    " ",
+    " ",
+    " ",
+    "  ",
+    Z,
+    Z + Z,
+    "\n",
+    "،",
+    ",",
+    "?",
+    "؟",
+    ".",
+    ":",
+    "(",
+    ")",
+    "«",
+    "»",
+    '"',
+    ";",
+    "!",
+    "ـ",
+    "\t",
+    "۱",
+    "٢",
+    "3",
+    "A",
+    "LLM",
+    "`",
+    "{",
+    "}",
+    "<b>",
+    "http://a.b/ج",
+    "a@b.co",
+    "😀",
+    "\u00ac",
+    "\u200b",
+    "\u0651",
+    "ﻣﯽ",
+    "ﺷﻮد",
+    "ﷲ",
+    "ٱ",
+    "ۖ",
+    "ة",
+    "ہ",
+    "الله",
+    "في",
+    "$",
+    "|",
+    "#",
+    "-",
+    "\u00ad",
+    "[",
+    "]",
+    "...",
+]
 TEXTS = st.lists(st.sampled_from(WORDS + SIGNS + [" "] * 30), max_size=30).map("".join)
 LETTERS = st.text(
-    st.sampled_from("ابپتجچدرزژسشکگلمنوهیيكىةآأئ " + Z + "ـًَُّ.،؟?,;:()«»\"'123۱۲٣\n" + string.ascii_letters[:6]),
+    st.sampled_from(
+        "ابپتجچدرزژسشکگلمنوهیيكىةآأئ " + Z + "ـًَُّ.،؟?,;:()«»\"'123۱۲٣\n" + string.ascii_letters[:6]
+    ),
     max_size=60,
 )
 CONFIGS = [
     PersianConfig(),
     PersianConfig(lossless=True),
-    PersianConfig(digits="persian", diacritics="remove", phrases="join", line_wraps="join", change_marked=True),
+    PersianConfig(
+        digits="persian", diacritics="remove", phrases="join", line_wraps="join", change_marked=True
+    ),
     PersianConfig(digits="latin", punctuation="latin", diacritics="vowels"),
     PersianConfig(half_spaces=False, spaces=False, kashida="keep", letters=False),
 ]
@@ -248,7 +307,11 @@ def test_twice_is_once(text: str, config: PersianConfig) -> None:
 
 
 LEXICON = learn(
-    ["این راه‌حل از راه‌حل و راه‌حل است که به‌طور و به‌طور و به‌طور گفتم مجموعه داده و مجموعه داده در مرحله مرحله مرحله"] * 4
+    [
+        "این راه‌حل از راه‌حل و راه‌حل است که به‌طور و به‌طور و به‌طور گفتم مجموعه داده و مجموعه داده "
+        "در مرحله مرحله مرحله"
+    ]
+    * 4
 ).trimmed()
 
 
@@ -263,7 +326,7 @@ def test_twice_is_once_with_a_corpus(text: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_only_spaces_half_spaces_letters_and_signs_change(text: str) -> None:
-    """What is left of letters, once look-alikes are one and spacing is put aside, is the same letters in order."""
+    """Once look-alikes are one and spacing is put aside, the same letters stand in the same order."""
 
     def bare(value: str) -> str:
         folded = unicodedata.normalize("NFKC", value).translate(str.maketrans(LOOK_ALIKES))
@@ -277,10 +340,10 @@ def test_only_spaces_half_spaces_letters_and_signs_change(text: str) -> None:
 @given(TEXTS)
 def test_lossless_keeps_the_number_of_letters(text: str) -> None:
     out = normalise(text, PersianConfig(lossless=True))
+    table = str.maketrans(LOOK_ALIKES | {"٢": "۲", "٣": "۳"})
 
     def bare(value: str) -> str:
-        return unicodedata.normalize("NFKC", value).translate(str.maketrans(LOOK_ALIKES)).replace(Z, "").translate(
-            str.maketrans("٢٣", "۲۳"))  # fmt: skip
+        return unicodedata.normalize("NFKC", value).translate(table).replace(Z, "")
 
     assert bare(out) == bare(text)
 
@@ -342,7 +405,11 @@ def test_the_corpus_decides_what_rules_cannot() -> None:
 
 
 def test_glued_words_of_a_corpus_without_half_spaces() -> None:
-    corpus = ["این مجموعه و آن مجموعه و داده و داده و داده که داده داده", "مجموعه مجموعه", "این پخله و پخله است"]
+    corpus = [
+        "این مجموعه و آن مجموعه و داده و داده و داده که داده داده",
+        "مجموعه مجموعه",
+        "این پخله و پخله است",
+    ]
     lexicon = learn(corpus).trimmed()
     asked = PersianConfig(lexicon="corpus")
     assert normalise("این مجموعهداده و پخلهای", asked, lexicon) == f"این مجموعه{Z}داده و پخله{Z}ای"
@@ -358,11 +425,12 @@ def test_cut_words_and_words_run_together() -> None:
 
 def test_lexicon_counts_and_comes_back(tmp_path) -> None:
     one = learn([f"این کتاب{Z}ها و کتاب ها که كتاب", "English", "هذا كتاب في المدرسة"])
-    assert one.words["کتاب"] == 3 and one.halves == {f"کتاب{Z}ها": 1} and one.spaced == {f"کتاب{Z}ها": 1}
+    pair = {f"کتاب{Z}ها": 1}
+    assert (one.words["کتاب"], one.halves, one.spaced) == (3, pair, pair)
     one.save(tmp_path / "a")
     assert Lexicon.load(tmp_path / "a") == one
     one.add(Lexicon.load(tmp_path / "a"))
-    assert one.words["کتاب"] == 6 and one.trimmed().halves == {f"کتاب{Z}ها": 2}
+    assert (one.words["کتاب"], one.trimmed().halves) == (6, {f"کتاب{Z}ها": 2})
 
 
 # --- the step -------------------------------------------------------------------------------------------
@@ -382,7 +450,13 @@ def _examples() -> list[Example]:
         Example("text", HERE, text="اين را می خواهم"),
         Example("labelled", HERE, text="اين را می خواهم", label="خوب ي"),
         Example("tagged", HERE, text="اين كتاب", words=("اين", "كتاب"), tags=("D", "N")),
-        Example("pair", HERE, messages=turns[:2], chosen=(turns[4],), rejected=(Message("assistant", "نمی دانم كه"),)),
+        Example(
+            "pair",
+            HERE,
+            messages=turns[:2],
+            chosen=(turns[4],),
+            rejected=(Message("assistant", "نمی دانم كه"),),
+        ),
         Example("text", HERE, text="plain English , kept"),
     ]
 
@@ -392,14 +466,20 @@ def test_step_changes_what_people_say_and_leaves_what_programs_read() -> None:
     out = list(step.apply(_examples()))
     talk, text, labelled, tagged, pair, english = out
     said = [turn.content for turn in talk.messages]
-    assert said == ["این دستیار است", f"کتاب{Z}ها را می{Z}خواهم", "", '{"نتیجه": "كتاب ها"}', f"این هم کتاب{Z}ها"]
+    assert said == [
+        "این دستیار است",
+        f"کتاب{Z}ها را می{Z}خواهم",
+        "",
+        '{"نتیجه": "كتاب ها"}',
+        f"این هم کتاب{Z}ها",
+    ]
     assert talk.messages[2].tool_calls[0].arguments == {"q": "كتاب ها"}
     assert talk.messages[2].thinking == f"باید کتاب{Z}ها را بیابم"
     assert text.text == f"این را می{Z}خواهم"
     assert (labelled.text, labelled.label) == (text.text, "خوب ي")
-    assert tagged == _examples()[3] and english == _examples()[5]
+    assert (tagged, english) == (_examples()[3], _examples()[5])
     assert pair.rejected[0].content == f"نمی{Z}دانم که"
-    assert step.counts["texts changed"] == 10 and step.counts["half-spaces put in"] == 10
+    assert step.counts == {"texts changed": 10, "half-spaces put in": 10}
 
 
 @pytest.mark.parametrize("lexicon", ["rules", "corpus"])

@@ -38,8 +38,8 @@ COMMON = 5  # times a word is seen before anything is put together to make it
 def unreversed(text: str) -> str:
     """Return a text whose lines were extracted in the order they are seen, right to left, in reading order.
 
-    Told by the commonest words read backwards (تسا for است), or by final letter shapes that begin words. Where
-    signs stand behind their words, only the letters of each word are in reverse, and the words stay in place.
+    Told by the commonest words read backwards (تسا for است), or by final letter shapes that begin words.
+    Where signs stand behind their words, only the letters of each word are in reverse.
     """
     if not (_BACKWARD.search(text) or has_forms(text)):
         return text
@@ -146,7 +146,7 @@ class CutWords:
         return known
 
     def _cut(self, word: str) -> str:
-        """Part a word that the corpus does not know into two that it knows well, after a letter that does not join."""
+        """Part a word that is not known into two that are, after a letter that does not join."""
         best, most = word, 0
         for cut in range(2, len(word) - 2):
             first, second = word[:cut], word[cut:]

@@ -1,8 +1,8 @@
 """Letters: look-alikes, presentation forms, digits, diacritics, kashida.
 
-Unicode's names: U+064A ARABIC YEH ي and U+0643 ARABIC KAF ك are Arabic's, U+06CC FARSI YEH ی and U+06A9 KEHEH ک
-Persian's; presentation forms (U+FB50–U+FDFF, U+FE70–U+FEFC) are letters coded by their shape, and what
-PDF files are often made of; kashida (tatweel, U+0640) only stretches a word.
+Unicode's names: U+064A ARABIC YEH ي and U+0643 ARABIC KAF ك are Arabic's, U+06CC FARSI YEH ی and U+06A9
+KEHEH ک Persian's; presentation forms (U+FB50–U+FDFF, U+FE70–U+FEFC) are letters coded by their shape, and
+what PDF files are often made of; kashida (tatweel, U+0640) only stretches a word.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def letter_table(look_alikes: bool, digits: Digits) -> dict[int, str]:
 def marked(text: str) -> list[tuple[int, int]]:
     """Return the parts (start, end) that are Quranic or fully vowelled: their marks are part of the text.
 
-    A part is a run of three words or more that have, on the average, a vowel sign on each third letter or more
-    densely, or a word with a sign that only the Quran has.
+    A part is a run of three words or more that have, on the average, a vowel sign on each third letter or
+    more densely, or a word with a sign that only the Quran has.
     """
     if not _DENSE.search(text):
         return []
@@ -147,5 +147,5 @@ def without_marks(text: str, policy: Diacritics) -> str:
 
 
 def without_kashida(text: str) -> str:
-    """Return a text without the strokes that stretch its words; a stroke that stands alone is a dash, and stays."""
+    """Return a text without the strokes that stretch words; one that stands alone is a dash, and stays."""
     return _KASHIDA.sub("", text) if "ـ" in text else text

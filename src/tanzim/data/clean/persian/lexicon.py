@@ -1,7 +1,7 @@
 """What a corpus itself says of its words: how often each stands, and how its compounds are written.
 
-Texts that use half-spaces decide how doubtful pairs are written (به‌طور or به طور); how often words stand alone
-decides how glued ones are parted (مرحلهای is مرحله‌ای, since مرحله is common and مرحل is not a word).
+Texts that use half-spaces decide how doubtful pairs are written (به‌طور or به طور); how often words stand
+alone decides how glued ones are parted (مرحلهای is مرحله‌ای, since مرحله is common and مرحل is not a word).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Lexicon:
     Args:
         words: letters between spaces or half-spaces → times seen.
         halves: pair with a half-space (کتاب‌ها) → times seen.
-        spaced: the same pairs with a space (key with a half-space) → times seen in texts that use half-spaces.
+        spaced: the same pairs with a space (key with a half-space) → times seen in texts that use
+            half-spaces.
 
     """
 

@@ -57,9 +57,9 @@ class Normaliser:
 
     def _repaired(self, text: str) -> str:
         config = self._config
+        text = without_marks(text, config.diacritics)
         if config.kashida == "remove":
             text = without_kashida(text)
-        text = without_marks(text, config.diacritics)
         if config.half_spaces:
             text = tidy(text)
         if config.punctuation != "latin":
@@ -67,7 +67,9 @@ class Normaliser:
         if config.spaces:
             text = spaces(text)
         if config.punctuation == "latin":
-            text = signs(text, "latin")  # the spaces are set by the Persian signs, which say what belongs to what
+            text = signs(
+                text, "latin"
+            )  # the spaces are set by the Persian signs, which say what belongs to what
         if self._cut is not None:
             text = self._cut.repair(text)
         return self._halves.repair(text) if config.half_spaces else text

@@ -89,7 +89,7 @@ def is_persian(text: str) -> bool:
 
 
 def judged(text: str) -> tuple[bool, list[tuple[int, int]]]:
-    """Say whether a text is Persian, and which of its lines (start, end) are not: a quotation of Arabic, say."""
+    """Say whether a text is Persian, and which of its lines (start, end) are not (a quotation, say)."""
     words = _RUN.findall(text)
     against = _against(text, words)
     found = _for(text, words) - 2 * len(against)
@@ -106,7 +106,7 @@ def judged(text: str) -> tuple[bool, list[tuple[int, int]]]:
     return True, [(start, end) for start, end in lines if score(text[start:end]) < 0]
 
 
-# What is written for machines, or in Latin letters: code, tags, addresses, formulas, words, numbers with dots.
+# What is written for machines, or in Latin letters: code, tags, addresses, formulas, words, 1.2.3.
 # Every repeat is bounded by what begins the next match, so that no text takes more than a few passes.
 _LATIN = "A-Za-z\u00c0-\u024f\u0370-\u04ff"
 _BESIDE = r"0-9_./\\:@#~%+=&*^|\-"

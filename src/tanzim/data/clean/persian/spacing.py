@@ -1,6 +1,6 @@
 """Half-spaces: put in where a word is written in two (می خواهم) or glued (میخواهم), tidied where misplaced.
 
-The rules are those of the Academy of Persian Language's orthography (دستور خط فارسی): the prefix می, the plural ها,
+The rules are those of the Academy's orthography (دستور خط فارسی): the prefix می, the plural ها,
 comparatives, and endings after a silent ه stand off by a half-space. After a letter that does not join the
 next (ا د ذ ر ز ژ و) a half-space is not seen, and none is put in (کارها).
 """
@@ -65,16 +65,18 @@ _ASTRAY = re.compile(
     f"(?<![{LETTERS}{MARKS}{HOLE}\\w\u200d]){ZWNJ}+|{ZWNJ}+(?![{LETTERS}{MARKS}{HOLE}\\w\u200d])"
 )
 _REMEMBERED = 300_000
-_HEH_ENDS = (
-    *("کننده", "دهنده", "شونده", "گیرنده", "سازنده", "آورنده", "دارنده"), "نامه", "خانه", "گونه", "گانه", "ساله", "زاده", "شده", "یافته", "دیده", "گذشته", "نوشته", "بسته",
-)  # fmt: skip
+_HEH_ENDS = tuple(
+    word_set("""
+کننده دهنده شونده گیرنده سازنده آورنده دارنده نامه خانه گونه گانه ساله زاده شده یافته دیده گذشته نوشته بسته
+""")
+)
 _AGENTS = frozenset(f"{stem}نده" for stem in PRESENT)  # گوینده, سازنده
 _LONGEST = 40  # letters of a word that is looked at
 _BEFORE_WORD = _PREFIXES | {"بی"}
 
 
 def tidy(text: str) -> str:
-    """Return a text with one half-space where there were several, none beside a space or a sign, and none disguised."""
+    """Return a text with half-spaces one at a time, none beside a space or a sign, and none disguised."""
     text = _STAND_INS.sub(ZWNJ, text)
     if ZWNJ not in text:
         return text
@@ -88,6 +90,15 @@ def _listed(word: str) -> bool:
     if word in SILENT_HEH or word in PARTICIPLES or word in _AGENTS:
         return True
     return len(word) > 4 and (word.endswith(_HEH_ENDS) or (len(word) > 6 and word[-5:] in SILENT_HEH))
+
+
+def _closed(word: str, first: bool) -> str | None:
+    """Part what needs no knowledge of other words: می and a verb, and fixed phrases."""
+    if first and "می" in word[:6] and word not in NOT_VERBS and (found := WITH_MI.fullmatch(word)):
+        return word[: found.end("mi")] + ZWNJ + word[found.end("mi") :]
+    if first and word in GLUED_BE:
+        return f"به{ZWNJ}{word[2:]}"
+    return GLUED_FIXED.get(word)
 
 
 class _Memory(dict[str, str]):
@@ -207,22 +218,19 @@ class HalfSpaces:
         """
         if not 4 <= len(word) <= _LONGEST or word in NOT_PLURAL or word in NOT_GRADED or word in NOT_COMPOUND:
             return word
-        if first and "می" in word[:6] and word not in NOT_VERBS and (found := WITH_MI.fullmatch(word)):
-            return word[: found.end("mi")] + ZWNJ + word[found.end("mi") :]
-        if (found := PERFECT.fullmatch(word)) and not (
-            found["copula"] in ("ای", "ایم") and self._plural_first(found["participle"])
-        ):
-            return f"{found['participle']}{ZWNJ}{found['copula']}"
-        if first and word in GLUED_BE:
-            return f"به{ZWNJ}{word[2:]}"
-        if word in GLUED_FIXED:
-            return GLUED_FIXED[word]
+        if (whole := _closed(word, first) or self._perfect(word)) is not None:
+            return whole
         for rule in (self._heh, self._plural, self._grade, self._compound):
             if (new := rule(word)) is not None:
                 return new
-        if self._lexicon is not None and first and (corpus := self._lexicon.glued(word)) is not None:
-            return corpus if corpus[corpus.index(ZWNJ) - 1] not in NON_JOINING else word
-        return word
+        corpus = self._lexicon.glued(word) if self._lexicon is not None and first else None
+        return corpus if corpus is not None and corpus[corpus.index(ZWNJ) - 1] not in NON_JOINING else word
+
+    def _perfect(self, word: str) -> str | None:
+        found = PERFECT.fullmatch(word)
+        if found is None or (found["copula"] in ("ای", "ایم") and self._plural_first(found["participle"])):
+            return None
+        return f"{found['participle']}{ZWNJ}{found['copula']}"
 
     def _count(self, word: str) -> int:
         return self._lexicon.words[word] if self._lexicon is not None else 0
@@ -297,11 +305,12 @@ class HalfSpaces:
 
     def _stands(self, first: str, second: str) -> bool:
         """Say whether two words may be parted: where a corpus is known, the first must be a word of it."""
-        return second.rstrip("ی") in _CLEAR or (self._count(first) > 4 and self._count(second) > 4)
+        return second in _CLEAR or (self._count(first) > 4 and self._count(second) > 4)
 
 
 # Second parts that tell a compound by themselves; others need the corpus to know both words.
-_CLEAR = frozenset(
-    second.rstrip("ی") for second in
-    ["سازی", "گذاری", "بندی", "پذیری", "پذیر", "کننده", "دهنده", "شونده", "گیری", "سنجی", "شناسی", "نویسی", "محور", "پردازی", "ریزی", "زدایی", "رسانی", "افزایی", "پژوهی", "اندیشی", "یافته", "کنندگان", "دهندگان", "یافتگان", "آورندگان", "جویان", "شکنی", "پرستان", "طلبی", "طلبان", "زایی", "فرسا", "گانه"]
-)  # fmt: skip
+_CLEAR = word_set("""
+ساز گذار بند پذیر کننده دهنده شونده گیر سنج شناس نویس محور پرداز ریز زدا رسان افزا پژوه اندیش یافته کنندگان
+دهندگان یافتگان آورندگان جویان شکن پرستان طلب طلبان زا فرسا گانه سازی گذاری بندی پذیری گیری سنجی شناسی نویسی
+پردازی ریزی زدایی رسانی افزایی پژوهی اندیشی شکنی طلبی زایی
+""")

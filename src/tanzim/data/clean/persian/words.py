@@ -50,13 +50,15 @@ _PAST = word_set("""
 فرمود نهاد افتاد فرستاد پرسید فهمید ترسید
 """)
 _IRREGULAR = {
-    "است": "بودن", "هست": "بودن", "نیست": "بودن", "هستند": "بودن", "هستم": "بودن", "هستیم": "بودن", "هستید": "بودن",
-    "نیستند": "بودن", "نیستم": "بودن", "نیستیم": "بودن", "باید": "بایستن", "شاید": "شایستن", "توان": "توان",
-    "بیاید": "آمدن", "بیایند": "آمدن", "بیایم": "آمدن", "نیاید": "آمدن", "برای": "برای", "برم": "برم", "بدان": "بدان", "بدانید": "دانستن",
-    "مردم": "مردم", "مردند": "مردن", "بردند": "بردن", "نظر": "نظر", "چنانم": "چنان", "شدید": "شدید", "جدید": "جدید", "دیدم": "دیدن",
-    "کردم": "کردن", "دهم": "دهم", "سفید": "سفید", "نگارند": "نگاشتن", "پرورش": "پرورش", "بند": "بند", "خورشید": "خورشید", "مادرم": "مادر",
-    "نشان": "نشان", "درد": "درد", "کردید": "کردن", "مرد": "مرد", "امید": "امید", "خورد": "خوردن", "دوم": "دوم", "نرم": "نرم",
-    "بهترین": "بهتر", "بیشترین": "بیشتر", "کمترین": "کمتر", "برترین": "برتر", "بدترین": "بدتر", "مهترین": "مهتر",
+    "است": "بودن", "هست": "بودن", "نیست": "بودن", "هستند": "بودن", "هستم": "بودن", "هستیم": "بودن",
+    "هستید": "بودن", "نیستند": "بودن", "نیستم": "بودن", "نیستیم": "بودن", "باید": "بایستن",
+    "شاید": "شایستن", "توان": "توان", "بیاید": "آمدن", "بیایند": "آمدن", "بیایم": "آمدن",
+    "نیاید": "آمدن", "برای": "برای", "برم": "برم", "بدان": "بدان", "بدانید": "دانستن", "مردم": "مردم",
+    "مردند": "مردن", "بردند": "بردن", "نظر": "نظر", "چنانم": "چنان", "شدید": "شدید", "جدید": "جدید",
+    "دیدم": "دیدن", "کردم": "کردن", "دهم": "دهم", "سفید": "سفید", "نگارند": "نگاشتن", "پرورش": "پرورش",
+    "بند": "بند", "خورشید": "خورشید", "مادرم": "مادر", "نشان": "نشان", "درد": "درد", "کردید": "کردن",
+    "مرد": "مرد", "امید": "امید", "خورد": "خوردن", "دوم": "دوم", "نرم": "نرم", "بهترین": "بهتر",
+    "بیشترین": "بیشتر", "کمترین": "کمتر", "برترین": "برتر", "بدترین": "بدتر", "مهترین": "مهتر",
 }  # fmt: skip
 
 
@@ -112,21 +114,23 @@ def lemma(word: str) -> str:
     خواستن, نرفته‌اند → رفتن). A word that could be no verb's form stays.
     """
     word = _plain(word)
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
+    return _IRREGULAR.get(word) or _verb(word) or _noun(word)
+
+
+def _verb(word: str) -> str | None:
     if verb := infinitive(word):
-        return verb if infinitive(_split(word)) and ZWNJ in _split(word) else word
-    if word in _PAST or (word[:1] == "ن" and word[1:] in _PAST):
-        return INFINITIVES[word if word in _PAST else word[1:]]
-    if ((found := _SIMPLE_PAST.fullmatch(word)) and found["end"] and len(found["stem"]) > 2) or (
-        found and found["end"] and found["stem"] in _PAST
-    ):
+        split = _split(word)
+        return verb if ZWNJ in split and infinitive(split) else word
+    bare = word.removeprefix("ن") if word not in _PAST else word
+    if bare in _PAST:
+        return INFINITIVES[bare]
+    found = _SIMPLE_PAST.fullmatch(word)
+    if found and found["end"] and (len(found["stem"]) > 2 or found["stem"] in _PAST):
         return INFINITIVES[found["stem"]]
-    if found := _PLAIN_PRESENT.fullmatch(word):
-        return PRESENT[found["stem"]]
-    if (found := _SUBJUNCTIVE.fullmatch(word)) and len(word) > 3 and word not in SILENT_HEH:
-        return PRESENT[found["stem"]]
-    return _noun(word)
+    found = _PLAIN_PRESENT.fullmatch(word) or (
+        _SUBJUNCTIVE.fullmatch(word) if len(word) > 3 and word not in SILENT_HEH else None
+    )
+    return PRESENT[found["stem"]] if found else None
 
 
 @lru_cache(100_000)
