@@ -1,6 +1,6 @@
 """What screening finds and misses, on labels it did not see, beside the naive way; and how fast it is.
 
-    python bench/data_screen.py PATH [--part pii] [--documents 2000]
+    OMP_NUM_THREADS=1 python bench/data_screen.py PATH [--part pii] [--documents 2000]
 
 PATH is the folder of public data sets (``safety``, ``gsm8k``, ``persian``). Personal data and secrets are
 planted in texts made here (`data_screen_texts`); the ``detect-secrets`` package stands beside ours where it
