@@ -26,6 +26,8 @@ from tanzim.data.ingest.documents.parts import read_parts
 from tanzim.data.ingest.rows import Rejected
 from tanzim.data.ingest.sources import Source
 
+pytestmark = pytest.mark.slow  # some thousand files
+
 ROWS = [{"text": f"می‌روم و {n} café", "label": "آ" if n % 2 else "b"} for n in range(12)]
 FUZZ = settings(
     max_examples=25,
