@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,15 +14,10 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    ProgressColumn,
-    Task,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
 from rich.table import Table
-from rich.text import Text
 
 from tanzim.core.errors import ConfigError, TanzimError
 from tanzim.core.progress import Reporter
@@ -58,57 +54,64 @@ class RichReporter(Reporter):
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            _Rate(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[pace]}"),
             TextColumn("{task.fields[note]}"),
         )
+        pace = _Pace()
         lines = _Lines(title)
         with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task(title, total=None, note="")
-            last = ("", 0)
+            task = bar.add_task(title, total=None, note="", pace="")
 
             def update(done: int, total: int | None, note: str) -> None:
-                nonlocal last
-                if note != last[0] and done < last[1]:  # other work begins: it has a rate of its own
-                    bar.reset(task, total=total, note=escape(note))
-                last = (note, done)
-                bar.update(task, completed=done, total=total, note=escape(note))
+                pace.update(done, total, note)
+                bar.update(task, completed=done, total=total, note=escape(note), pace=str(pace))
                 if not console.is_terminal:
-                    lines.update(done, total, note)
+                    lines.update(done, total, note, str(pace))
 
             yield update
 
 
-class _Rate(ProgressColumn):
-    """How many a second."""
+class _Pace:
+    """How many a second since the present work began, and the time left.
 
-    def render(self, task: Task) -> Text:
-        """Return the rate of the last half minute."""
-        speed = task.finished_speed or task.speed
-        return Text("" if not speed else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", "dim")
+    Rich has columns for it, which begin anew with every change of the total, and totals are estimates here.
+    """
+
+    def __init__(self) -> None:
+        self._note, self._done, self._total = "", 0, 0
+        self._start, self._before = time.monotonic(), 0
+
+    def update(self, done: int, total: int | None, note: str) -> None:
+        if note != self._note and done < self._done:  # other work begins
+            self._start, self._before = time.monotonic(), done
+        self._note, self._done, self._total = note, done, total or 0
+
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self._start
+        made = self._done - self._before
+        if seconds < 1 or made <= 0:
+            return ""
+        rate = made / seconds
+        shown = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+        left = max(0, self._total - self._done) / rate
+        return f"{shown}, {timedelta(seconds=round(left))} left" if left else shown
 
 
 class _Lines:
-    """Progress for logs: a line at every tenth of the work, with its rate and the time left."""
+    """Progress for logs: a line at every tenth of the work."""
 
     def __init__(self, title: str) -> None:
         self.title, self.tenth, self.note, self.done = title, -1, "", 0
-        self.start, self.before = time.monotonic(), 0
 
-    def update(self, done: int, total: int | None, note: str) -> None:
+    def update(self, done: int, total: int | None, note: str, pace: str) -> None:
         if note != self.note and done < self.done:  # other work begins
-            self.start, self.before, self.tenth = time.monotonic(), done, -1
+            self.tenth = -1
         self.note, self.done = note, done
         tenth = 10 * done // total if total else -1
         if tenth != self.tenth:
             self.tenth = tenth
-            seconds = time.monotonic() - self.start
-            rate = (done - self.before) / seconds if seconds > 1 else 0.0
-            left = f", {(total - done) / rate:,.0f} s left" if rate and total and total > done else ""
-            pace = f" ({rate:,.1f}/s{left})" if rate else ""
-            console.print(f"{escape(self.title)} {done}/{total} {escape(note)}{pace}".rstrip())
+            shown = f" ({pace})" if pace else ""
+            console.print(f"{escape(self.title)} {done}/{total} {escape(note)}{shown}".rstrip())
 
 
 def config(settings: Sequence[str] | None) -> Config:

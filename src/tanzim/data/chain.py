@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tanzim.core.errors import DataError
 from tanzim.core.files import read_json, write_json
@@ -31,6 +31,8 @@ from tanzim.data.shards import Dataset, Shard, write_shard
 from tanzim.data.step import Outcome, Removed, Step, Survey, WholeStep
 from tanzim.data.steps import make_step, step_class
 
+Item = TypeVar("Item")
+_TOLD = 20  # rows between two reports of progress, in steps that work in this process
 _SAMPLES = 3  # examples of each reason, and of changes, that a report shows
 
 
@@ -212,11 +214,13 @@ class _Here:
 
     def __init__(self, powers: Powers) -> None:
         self._powers = powers
+        self.tell: Callable[[int], None] = lambda rows: None
 
     def map(
         self, function: Callable[..., Any], tasks: Sequence[Any]
     ) -> Generator[tuple[int, Any], None, None]:
-        yield from ((number, function(task, powers=self._powers)) for number, task in enumerate(tasks))
+        for number, task in enumerate(tasks):
+            yield number, function(task, powers=self._powers, tell=self.tell)
 
 
 def _run(
@@ -231,10 +235,20 @@ def _run(
     total = sum(task.shard.rows for task in tasks)
     rows = total - sum(task.shard.rows for task in left)
     progress(rows, total, "")
+    if isinstance(executor, _Here):  # such steps are slow: they show each of their rows, not each shard
+        executor.tell = lambda inside: progress(rows + inside, total, "")
     with closing(executor.map(function, left)) as results:
         for number, _ in results:
             rows += left[number].shard.rows
             progress(rows, total, "")
+
+
+def _told(items: Iterable[Item], tell: Callable[[int], None] | None) -> Iterator[Item]:
+    """Pass items on, and tell how many."""
+    for number, item in enumerate(items):
+        if tell is not None and number % _TOLD == 0:
+            tell(number)
+        yield item
 
 
 def _decide(
@@ -271,25 +285,26 @@ def _noted(progress: Progress, type: str, done: int, total: int | None, note: st
     progress(done, total, f"{type}: {note}" if note else type)
 
 
-def _survey(task: _Task, powers: Powers | None = None) -> None:
+def _survey(task: _Task, powers: Powers | None = None, tell: Callable[[int], None] | None = None) -> None:
     step = make_step(task.config, powers or Powers(), task.seed)
     assert isinstance(step, WholeStep)
     path = task.out.with_suffix(".survey")
     part = path.with_suffix(".part")
-    step.survey(task.shard, part)
+    step.survey(_told(task.shard, tell), part)
     part.replace(path)
 
 
-def _judge(task: _Task, powers: Powers | None = None) -> None:
+def _judge(task: _Task, powers: Powers | None = None, tell: Callable[[int], None] | None = None) -> None:
     """Run a step on one shard; write what came out, what was removed, and what was counted."""
     step = make_step(task.config, powers or Powers(), task.seed)
     ledger = _Ledger(step)
     rejected = task.out.with_suffix(".rejected.part")
     with rejected.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        incoming = ledger.incoming(_told(task.shard.stored(), tell))
         outcomes = (
-            step.judge(ledger.incoming(task.shard.stored()), task.verdict, task.first)
+            step.judge(incoming, task.verdict, task.first)
             if isinstance(step, WholeStep) and task.verdict
-            else step.apply(ledger.incoming(task.shard.stored()))
+            else step.apply(incoming)
         )
         shard = write_shard(
             task.out.with_suffix(".arrow"), ledger.outgoing(outcomes, file), task.shard.origin

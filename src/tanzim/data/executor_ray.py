@@ -76,8 +76,10 @@ class OnRay:
                     raise error
                 yield row["number"], result
         except exceptions.RayError as error:
+            lines = str(error).strip().splitlines()
+            said = next((line for line in reversed(lines) if "Error: " in line), lines[0])
             raise DataError(
-                f"Ray gave up: {str(error).strip().splitlines()[-1]}",
+                f"Ray gave up: {said.strip()}",
                 fix="see that all nodes have this version of tanzim and see the run's folder; "
                 "what is done is kept, the same command goes on",
             ) from None

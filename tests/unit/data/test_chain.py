@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tanzim.core.config import Section
 from tanzim.core.errors import ConfigError, DataError
+from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance
 from tanzim.data import steps
 from tanzim.data.cache import alone, prune, used
@@ -171,11 +172,11 @@ def test_an_interrupted_step_goes_on_at_its_shard(
 
     original = chain._judge
 
-    def broken(task: Any, powers: Any = None) -> None:
+    def broken(task: Any) -> None:
         judged.append(task.out.name)
         if len(judged) == 4:
             raise KeyboardInterrupt
-        original(task, powers)
+        original(task)
 
     monkeypatch.setattr(chain, "_judge", broken)
     with pytest.raises(KeyboardInterrupt):
@@ -207,6 +208,37 @@ def test_a_change_in_place_is_noticed(tmp_path: Path) -> None:
     done = run([MadeConfig(does="tell", every=1)], data(tmp_path / "in", TEXTS), tmp_path / "cache")[0]
     assert all(example.about == {"language": "fa", "told": True} for example in done.dataset)
     assert done.report.changed == len(TEXTS)
+
+
+class Judged(Made):
+    """A step that asks a power."""
+
+    parallel = False
+
+    def apply(self, examples) -> Iterator[Any]:
+        judge = self.powers.judge("any")
+        return (replace(e, about={**e.about, **judge([e.text])[0]}) for e in examples)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_step_with_a_power_runs_here_and_shows_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["tanzim.data.steps_of_tests"], "Made", Judged)
+    monkeypatch.setattr("tanzim.data.chain._TOLD", 2)
+    told: list[int] = []
+    done = run_steps(
+        [MadeConfig()],
+        data(tmp_path / "in", TEXTS[:20]),
+        tmp_path / "cache",
+        seed=1,
+        powers=Powers(judge=lambda name: lambda texts: [{"length": float(len(text))} for text in texts]),
+        executor=Local(2),
+        progress=lambda rows, total, note: told.append(rows),
+    )
+    assert [e.about["length"] for e in next(iter(done)).dataset] == [len(text) for text in TEXTS[:20]]
+    assert told == sorted(told)
+    assert {*told} == {0, 2, 4, 6, 7, 9, 11, 13, 14, 16, 18, 20}
 
 
 def by_hand(config: MadeConfig, rows: list[Example]) -> tuple[list[Example], Counter[str]]:

@@ -157,8 +157,9 @@ def test_every_task_is_done_once_and_errors_arrive_as_they_are() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
-def test_ray_gives_the_same_dataset(tmp_path: Path) -> None:
-    """On a local Ray of two workers; an error of a step arrives as it is."""
+def test_ray_gives_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a local Ray of two workers; an error of a step arrives as it is, any other as one line."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     path = rows_file(tmp_path / "rows.jsonl", 25_000)
     steps = [{"type": "length", "min_characters": 40}, {"type": "dedup_exact"}]
     reports = {
@@ -180,5 +181,7 @@ def test_ray_gives_the_same_dataset(tmp_path: Path) -> None:
     try:
         with pytest.raises(DataError, match="thirteen"):
             list(executor.map(_double, [12, 13, 14]))
+        with pytest.raises(DataError, match=r"Ray gave up: .*TypeError"):
+            list(executor.map(_double, ["x", None]))  # type: ignore[list-item]
     finally:
         executor.close()
