@@ -3,8 +3,8 @@
     python bench/dedup_peers.py ENGINE FOLDER OUT SETTINGS
 
 FOLDER holds ``*.parquet`` with the columns id and text, and ``warm/`` with a few more for a run before.
-Writes to OUT the ids that are kept, and prints {"seconds": …}: from files to that list. It needs nothing of
-this project unless the engine is tanzim, so that it runs in an environment of the peers' own.
+Writes to OUT the ids that are kept, and prints the seconds and CPU seconds from files to that list. It needs
+nothing of this project unless the engine is tanzim, so that it runs in an environment of the peers' own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import resource
 import shutil
 import sys
 import tempfile
@@ -127,15 +128,16 @@ def _datasketch_sketches(task: tuple[Path, Settings]) -> np.ndarray:
 
 def datasketch(folder: Path, settings: Settings, work: Path) -> np.ndarray:
     """Sketch in a process per core; query and insert in this one."""
-    from datasketch import LeanMinHash, MinHashLSH
+    from datasketch import LeanMinHash, MinHash, MinHashLSH
 
     index = MinHashLSH(threshold=settings["threshold"], num_perm=settings["num_perm"])
+    scheme = MinHash(num_perm=settings["num_perm"]).scheme
     flags: list[bool] = []
     tasks = [(path, settings) for path in files_of(folder)]
     with multiprocessing.get_context("fork").Pool(CORES) as pool:
         for values_NK in pool.imap(_datasketch_sketches, tasks):
             for values in values_NK:
-                sketch = LeanMinHash(seed=1, hashvalues=values)
+                sketch = LeanMinHash(seed=1, hashvalues=values, scheme=scheme)
                 flags.append(not index.query(sketch))
                 if flags[-1]:
                     index.insert(len(flags), sketch, check_duplication=False)
@@ -208,21 +210,27 @@ ENGINES = {
 }
 
 
+def cpu_seconds() -> float:
+    """Return what this process and its ended children have computed."""
+    parts = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(part.ru_utime + part.ru_stime for part in parts)
+
+
 def main() -> None:
     name, folder, out, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
     engine = ENGINES[name]
-    seconds = kept = None
+    seconds = cpu = kept = None
     for source in (folder / "warm", folder):
         work = Path(tempfile.mkdtemp(dir=out.parent))
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                started = time.perf_counter()
+                started, before = time.perf_counter(), cpu_seconds()
                 kept = engine(source, settings, work)
-                seconds = time.perf_counter() - started
+                seconds, cpu = time.perf_counter() - started, cpu_seconds() - before
         finally:
             shutil.rmtree(work, ignore_errors=True)
     np.save(out, kept)
-    print(json.dumps({"seconds": seconds}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import string
 
 import numpy as np
 import pytest
+from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +65,24 @@ def test_signatures_agree_as_often_as_the_sets_do(alphabet: str) -> None:
     # 120 estimates from 126 hashes: a mean within 3 standard errors, a spread as of a binomial.
     assert abs(np.mean(errors)) < 3 * 0.5 / np.sqrt(120 * HASHES)
     assert np.std(errors) < 1.2 * 0.5 / np.sqrt(HASHES)
+
+
+@pytest.mark.parametrize("length", [7, 15, 40, 130, 1500])
+def test_short_and_long_texts_are_estimated_as_well_as_by_datasketch(length: int) -> None:
+    """Unbiased, and no wider spread than K permutations give, from fewer shingles than bins to many more."""
+    rng = random.Random(length)
+    ours, theirs = [], []
+    for number in range(120):
+        one, two = _pair(rng, string.ascii_lowercase, rng.randrange(1, 2 + length // 20), length)
+        true = brute(one, two)
+        signatures = MinHasher(number).signatures([one, two])
+        ours.append((signatures[0] == signatures[1]).mean() - true)
+        sketches = [MinHash(HASHES, seed=number + 1) for _ in range(2)]
+        for text, sketch in zip((one, two), sketches, strict=True):
+            sketch.update_batch([text[i : i + 5].encode() for i in range(len(text) - 4)])
+        theirs.append(sketches[0].jaccard(sketches[1]) - true)
+    assert abs(np.mean(ours)) < 3.3 * 0.5 / np.sqrt(120 * HASHES)
+    assert np.std(ours) < 1.3 * np.std(theirs)
 
 
 def test_signature_does_not_depend_on_its_batch() -> None:
