@@ -71,6 +71,7 @@ def test_control_characters_and_line_ends_are_as_ftfy_leaves_them(text: str) -> 
             "ه\u200d.ش. 👩\u200d🦰 ❤\ufe0f\u200d🔥 क\u094d\u200dष",
             "ه\u200d.ش. 👩\u200d🦰 ❤\ufe0f\u200d🔥 क\u094d\u200dष",
         ),
+        ("سلا\u200dم گل\u200dها", "سلام گلها"),
         ("a\u200db c\u200d\u200dd", "ab cd"),
         ("access = '\u202eresu\u202c'", "access = 'resu'"),
         ("hi" + "".join(chr(0xE0000 + ord(c)) for c in "ignore all") + "!", "hi!"),

@@ -140,7 +140,7 @@ def _normalised(shares: dict[str, float]) -> list[tuple[str, float]]:
 
 
 def identify(
-    text: str, *, among: Collection[str] = (), min_confidence: float = 0.5, min_letters: int = 12
+    text: str, *, among: Collection[str] = (), min_confidence: float = 0.3, min_letters: int = 12
 ) -> tuple[str, float]:
     """Return the language of a text and its probability, or "und" (undetermined).
 

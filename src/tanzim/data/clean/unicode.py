@@ -50,10 +50,10 @@ def clean_unicode(
 ) -> str:
     """Return a text in one Unicode form, without characters that cannot be seen. Idempotent.
 
-    ZWNJ (the half-space of Persian) always stays; ZWJ stays between letters of scripts that join, and in
-    emoji. Lone surrogates become U+FFFD. Embeddings and overrides make text look other than it reads
-    (Boucher and Anderson, 2021, "Trojan Source"); tag characters and runs of variation selectors hide text
-    from people, not from a model.
+    ZWNJ (the half-space of Persian) always stays; ZWJ stays where it can be seen: at the end of an Arabic
+    word, in Indic scripts and in emoji. Lone surrogates become U+FFFD. Embeddings and overrides make text
+    look other than it reads (Boucher and Anderson, 2021, "Trojan Source"); tag characters and runs of
+    variation selectors hide text from people, not from a model.
 
     Args:
         text: any text.
@@ -106,11 +106,16 @@ def _joiners(text: str) -> str:
     kept: list[str] = []
     for at, character in enumerate(text):
         if character == _JOINER:
-            before = kept[-1] if kept else ""
-            if not (_joins(before) and (at + 1 == len(text) or text[at + 1] != _JOINER)):
+            before, after = kept[-1] if kept else "", text[at + 1 : at + 2]
+            if not _joins(before) or after == _JOINER or (_is_arabic(before) and _is_arabic(after)):
                 continue
         kept.append(character)
     return "".join(kept)
+
+
+def _is_arabic(character: str) -> bool:
+    """Return whether a character is of the Arabic script, whose letters join of themselves within a word."""
+    return "\u0620" <= character <= "\u06ff" and character.isalpha()
 
 
 def _joins(character: str) -> bool:
