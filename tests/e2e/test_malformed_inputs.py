@@ -323,7 +323,8 @@ def test_file_is_refused_with_one_clear_error(case: Refused, tmp_path: Path) -> 
     assert "fix:" in message or isinstance(caught.value, ConfigError)
     assert "where:" in message
     assert not (tmp_path / "out" / "train.arrow").exists()
-    assert not list((tmp_path / "out").glob(".*")), "temporary files are left behind"
+    left = [path.name for path in (tmp_path / "out").glob(".*")]
+    assert left in ([], [".steps"]), "temporary files are left behind"  # the cache of steps is to stay
 
 
 @pytest.mark.parametrize("case", COUNTED.values(), ids=COUNTED.keys())

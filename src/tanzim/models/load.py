@@ -27,7 +27,7 @@ from tanzim.core.files import read_json
 from tanzim.core.seeds import derive
 from tanzim.models.config import ModelConfig
 from tanzim.models.kernels.attention import ATTENTION, register
-from tanzim.models.quantised import detach_file, keep_exact, loading
+from tanzim.models.quantised import keep_exact, loading, spare_memory
 from tanzim.models.quiet import quiet
 from tanzim.models.resolve import Base
 
@@ -176,7 +176,7 @@ def load_model(
             model.to(device)
         else:
             keep_exact(model)
-            detach_file(model)
+            spare_memory(model)
     except torch.OutOfMemoryError as error:
         size = sum(p.numel() * p.element_size() for p in model.parameters())
         raise ModelError(

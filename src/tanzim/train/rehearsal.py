@@ -2,8 +2,9 @@
 
 Every method, optimiser and objective keeps tensors of its own, so their bytes are not computed from a
 formula but rehearsed: the real training loop runs on models of the same layer sizes, with one and two
-layers, two lengths of a pass and two vocabularies, and `LiveMemory` counts. For n layers, T tokens in a
-pass, V words and R rows of logits made at once the peak besides the weights is
+layers (where only the last few are trained, with these and one more), two lengths of a pass and two
+vocabularies, and `LiveMemory` counts. For n layers, T tokens in a pass, V words and R rows of logits made at
+once the peak besides the weights is
 
   peak = a + b·n + c·T + d·n·T + e·V + f·R·V
 
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 from tanzim.adapters.attach import attach
-from tanzim.adapters.config import PromptConfig, QloraConfig, form
+from tanzim.adapters.config import FullConfig, PromptConfig, QloraConfig, form
 from tanzim.adapters.fast import accelerate
 from tanzim.adapters.method import Method
 from tanzim.core.records import Provenance, Rendered
@@ -173,6 +174,11 @@ def rehearse(
             quantise(base, Quantised(settings.quant_type, settings.double_quant), dtype=dtype)
         if isinstance(settings, PromptConfig):
             settings = settings.model_copy(update={"text": None})  # its words are not in a small vocabulary
+        if isinstance(settings, FullConfig):
+            names = [name for name, _ in base.named_parameters()]
+            # Names of layers that a small model has not: as if they were trained.
+            freeze = [part for part in settings.freeze if any(part in name for name in names)]
+            settings = settings.model_copy(update={"freeze": freeze})
         method = attach(base, settings, seed=0, base_hash="", base_name="rehearsal")
         if not whole and kind == "causal":
             accelerate(method.model)
@@ -184,14 +190,15 @@ def rehearse(
         document = _one(documents, tokens, words, all_trained)
         return _see(lambda: build(layers, words), changed, document, autocast)
 
-    short, long = SHORT, LONG
+    short, long, least = SHORT, LONG, _least_layers(config)
     seen = _Grid(
-        one=see(1, short, FEW),
-        two=see(2, short, FEW),
-        one_long=see(1, long, FEW),
-        two_long=see(2, long, FEW),
-        wide=see(1, short, MANY),
-        untrained=see(1, short, MANY, all_trained=False),
+        layers=least,
+        one=see(least, short, FEW),
+        two=see(least + 1, short, FEW),
+        one_long=see(least, long, FEW),
+        two_long=see(least + 1, long, FEW),
+        wide=see(least, short, MANY),
+        untrained=see(least, short, MANY, all_trained=False),
     )
     return Rehearsed(
         stored=seen.linear("stored"),
@@ -202,10 +209,20 @@ def rehearse(
     )
 
 
+def _least_layers(config: TrainConfig) -> int:
+    """Return how many layers the smallest model must have: those that are trained, if not all are.
+
+    Models with one layer more than that then tell what a frozen layer costs.
+    """
+    method = config.method
+    return (method.last_layers or 1) if isinstance(method, FullConfig) else 1
+
+
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Six rehearsals: layers, length and vocabulary; and one with a single trained token."""
+    """Six rehearsals: layers (and one more), length and vocabulary; and one with a single trained token."""
 
+    layers: int
     one: _Seen
     two: _Seen
     one_long: _Seen
@@ -216,7 +233,7 @@ class _Grid:
     def linear(self, name: str) -> Linear:
         one, two, wide = (float(getattr(seen, name)) for seen in (self.one, self.two, self.wide))
         word = (wide - one) / (MANY - FEW)
-        return Linear(2 * one - two - word * FEW, two - one, word)
+        return Linear(one - self.layers * (two - one) - word * FEW, two - one, word)
 
     def peaks(self, short: int, long: int) -> tuple[Peak, ...]:
         """Return the peak as it was seen, and the end of the forward pass with its logits."""
@@ -237,10 +254,11 @@ class _Grid:
             for seen in (self.one, self.two, self.one_long, self.two_long, self.untrained)
         )
         layer_token = max(0.0, (two_long - one_long - two + one) / (long - short))
-        token = (one_long - one) / (long - short) - layer_token
+        token = (one_long - one) / (long - short) - self.layers * layer_token
         layer = two - one - layer_token * short
         word = (quiet - one) / (MANY - FEW)
-        held = Linear(one - layer - word * FEW - (token + layer_token) * short, layer, word)
+        at_no_layers = one - self.layers * (layer + layer_token * short)
+        held = Linear(at_no_layers - word * FEW - token * short, layer, word)
         return Peak(held, token, layer_token, row_word, rows)
 
 

@@ -99,6 +99,7 @@ def test_gpt2_names_are_known(tmp_path: Path) -> None:
         {"type": "lora", "rank": 4},
         {"type": "lora", "rank": 4, "target_modules": ["q_proj", "down_proj"]},
         {"type": "full"},
+        {"type": "full", "last_layers": 3, "freeze": ["norm"]},
         {"type": "bottleneck", "size": 8},
         {"type": "prompt", "tokens": 5},
     ],
@@ -117,17 +118,24 @@ def test_a_rehearsal_foresees_the_sizes_of_a_deeper_model(tmp_path: Path, method
     assert 0 <= found.checkpoint.at(7, VOCABULARY) - 12 * count < 200_000
 
 
-def test_a_rehearsal_foresees_the_peak_of_a_deeper_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "within"),
+    [({"type": "full"}, 0.1), ({"type": "full", "last_layers": 3}, 0.15)],
+    ids=["all layers", "last layers"],
+)
+def test_a_rehearsal_foresees_the_peak_of_a_deeper_model(
+    tmp_path: Path, method: Any, within: float
+) -> None:
     path = saved(tmp_path / "deep", tiny_llama(num_hidden_layers=9).config)
     settings: Any = {"tokens_per_step": 700, "tokens_per_pass": 700, "max_steps": 2, "warmup_steps": 0}
-    config = TrainConfig.model_validate({"method": {"type": "full"}, **settings})
+    config = TrainConfig.model_validate({"method": method, **settings})
     found = rehearse(path, config, some_documents(), dtype=torch.float32, device=CPU)
     rows = [Rendered(tuple(range(97)) * 7, (1.0,) * 679, (), Provenance("a", 1))]
     model = tiny_llama(num_hidden_layers=9)
     with LiveMemory() as live:
-        fit(tmp_path, model=model, method={"type": "full"}, train_documents=rows, epochs=2, **settings)
+        fit(tmp_path, model=model, method=method, train_documents=rows, epochs=2, **settings)
     logits, rest = found.peak(9, 679, VOCABULARY, 1.0)
-    assert logits + rest == pytest.approx(live.peak, rel=0.1)
+    assert logits + rest == pytest.approx(live.peak, rel=within)
 
 
 def test_what_is_kept_for_the_backward_pass_is_what_autograd_saves() -> None:
