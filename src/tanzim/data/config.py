@@ -189,8 +189,8 @@ class DataConfig(Section):
     max_document_seconds: float = Field(300.0, gt=0)
     """A document whose parser takes longer (s) is rejected: some are made to hang it."""
     encoding: str = "auto"
-    """Text encoding; auto takes UTF-8 (or UTF-16 with its mark) and refuses others by name, detect takes those
-    it is sure of."""
+    """Text encoding; auto takes UTF-8 (or UTF-16 with its mark) and refuses others by name, detect takes
+    those it is sure of."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Names for label values, such as {0: happy, 1: sad}."""
     instruction: str = "Classify the text. Answer with one of: {labels}.\n\n{text}"
@@ -242,7 +242,7 @@ class DataConfig(Section):
     def _one_test_set(self) -> DataConfig:
         if self.split.by_fold and self.test_path:
             raise ValueError(
-                f"split.method={self.split.method} takes the test set out of path, and test_path names another"
+                f"split.method={self.split.method} takes the test set out of path, test_path names another"
             )
         return self
 

@@ -113,12 +113,12 @@ def keep_exact(model: nn.Module) -> None:
 
 
 def spare_memory(model: nn.Module) -> None:
-    """Give back what a base in 4 bits does not need on a CPU: the file it was made from, and holes in the heap.
+    """Give back what a base in 4 bits does not need on a CPU: the file it was made from, holes in the heap.
 
-    Weights that are not in 4 bits are views of the file, all of which was read to quantise the rest: they are
-    copied, so that it is not kept mapped for the sake of an embedding. Each product makes a layer's weights in
-    full for a moment, and what is kept for the backward pass would land in the holes they leave: glibc is told
-    to map large blocks one by one (3.2 GB in place of 4.4 for 362M weights).
+    Weights that are not in 4 bits are views of the file, all of which was read to quantise the rest: they
+    are copied, so that it is not kept mapped for the sake of an embedding. Each product makes a layer's
+    weights in full for a moment, and what is kept for the backward pass would land in the holes they leave:
+    glibc is told to map large blocks one by one (3.2 GB in place of 4.4 for 362M weights).
     """
     for weight in (*model.parameters(), *model.buffers()):
         if weight.is_floating_point() and weight.device.type == "cpu":

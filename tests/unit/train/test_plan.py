@@ -123,9 +123,7 @@ def test_a_rehearsal_foresees_the_sizes_of_a_deeper_model(tmp_path: Path, method
     [({"type": "full"}, 0.1), ({"type": "full", "last_layers": 3}, 0.15)],
     ids=["all layers", "last layers"],
 )
-def test_a_rehearsal_foresees_the_peak_of_a_deeper_model(
-    tmp_path: Path, method: Any, within: float
-) -> None:
+def test_a_rehearsal_foresees_the_peak_of_a_deeper_model(tmp_path: Path, method: Any, within: float) -> None:
     path = saved(tmp_path / "deep", tiny_llama(num_hidden_layers=9).config)
     settings: Any = {"tokens_per_step": 700, "tokens_per_pass": 700, "max_steps": 2, "warmup_steps": 0}
     config = TrainConfig.model_validate({"method": method, **settings})
