@@ -294,7 +294,7 @@ class PersianConfig(Section):
     line_wraps: Literal["keep", "join"] = "keep"
     """Join the lines of paragraphs that were cut to one width; off, as verse must stay."""
     lexicon: Literal["rules", "corpus"] = "rules"
-    """corpus counts the words of all examples first, and decides doubtful cases by them; cut_words needs it."""
+    """corpus counts the words of all examples first; they decide doubtful cases. cut_words needs it."""
     cut_words: bool = False
     """With lexicon corpus: join words that were cut, part words that were run together, as PDF extraction
     leaves them. Off, as one change in thirteen was wrong when measured: it pays where words are broken."""
