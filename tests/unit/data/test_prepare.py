@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import random
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from tanzim.core.records import Example, Message, Provenance, ToolCall
 from tanzim.data.config import DataConfig
 from tanzim.data.inspect import inspect, scripts
 from tanzim.data.prepare import DataReport, prepare
+from tanzim.data.similarity import jaccard
+from tanzim.data.split import leakage
 from tanzim.data.store import ExampleStore, ExampleWriter, write_examples
 
 ZWNJ = "می‌خواهم خانه‌هایی را ببینم که نیم‌فاصله‌ دارند؛ ي و ك هم می‌مانند"
@@ -285,8 +286,17 @@ def test_progress_is_told_regularly(tmp_path: Path) -> None:
     assert {note for *_, note in calls} >= {"comparing the splits", "writing the splits"}
 
 
-def test_rows_with_a_long_text_in_common_are_compared_in_reasonable_time(tmp_path: Path) -> None:
+def test_rows_with_a_long_text_in_common_are_not_all_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """2,000 rows that are all alike, but below the threshold, with one true pair among them."""
+    compared: list[float] = []
+
+    def counted(one: Any, two: Any) -> float:
+        compared.append(jaccard(one, two))
+        return compared[-1]
+
+    monkeypatch.setattr(leakage, "jaccard", counted)
     rng = random.Random(11)
     words = _random_text(rng, 3000).split()
     common = " ".join(rng.choices(words, k=90))
@@ -298,9 +308,8 @@ def test_rows_with_a_long_text_in_common_are_compared_in_reasonable_time(tmp_pat
         "path": _write(tmp_path / "train.jsonl", train),
         "test_path": _write(tmp_path / "test.jsonl", test),
     }
-    start = time.perf_counter()
     report = _prepare(tmp_path / "out", **paths, split={"validation": 0})
-    assert time.perf_counter() - start < 30
+    assert 1 <= len(compared) < 1500 * 500 / 5  # of all pairs
     assert report.leakage["near"] == 1
     assert report.leakage["pairs"][0]["train_side"].endswith("row 1235")
     assert bool(report.leakage["crowded"]) == any("look alike" in note for note in report.notes)
