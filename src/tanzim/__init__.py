@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tanzim.pipeline.chat import chat
     from tanzim.pipeline.combine import combine_adapters
     from tanzim.pipeline.config import Config
+    from tanzim.pipeline.data_record import diff_data, publish_data, trace_data
+    from tanzim.pipeline.data_step import data_step
     from tanzim.pipeline.doctor import doctor
     from tanzim.pipeline.evaluate import evaluate_run
     from tanzim.pipeline.export import export_run
@@ -47,8 +49,10 @@ _HOME = {
     "add_adapter": "pipeline.adapters",
     "chat": "pipeline.chat",
     "combine_adapters": "pipeline.combine",
+    "data_step": "pipeline.data_step",
     "delete_adapter": "pipeline.adapters",
     "diff_adapters": "pipeline.adapters",
+    "diff_data": "pipeline.data_record",
     "doctor": "pipeline.doctor",
     "evaluate_run": "pipeline.evaluate",
     "export_run": "pipeline.export",
@@ -63,12 +67,14 @@ _HOME = {
     "prepare_data": "pipeline.prepare",
     "preview": "pipeline.preview",
     "promote_adapter": "pipeline.adapters",
+    "publish_data": "pipeline.data_record",
     "range_test": "pipeline.range_test",
     "roll_back_adapter": "pipeline.adapters",
     "run": "pipeline.run",
     "search": "pipeline.search",
     "search_adapters": "pipeline.adapters",
     "serve_models": "pipeline.serve",
+    "trace_data": "pipeline.data_record",
 }
 
 __all__ = [
@@ -77,8 +83,10 @@ __all__ = [
     "add_adapter",
     "chat",
     "combine_adapters",
+    "data_step",
     "delete_adapter",
     "diff_adapters",
+    "diff_data",
     "doctor",
     "evaluate_run",
     "export_run",
@@ -93,12 +101,14 @@ __all__ = [
     "prepare_data",
     "preview",
     "promote_adapter",
+    "publish_data",
     "range_test",
     "roll_back_adapter",
     "run",
     "search",
     "search_adapters",
     "serve_models",
+    "trace_data",
 ]
 
 

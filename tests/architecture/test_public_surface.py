@@ -13,8 +13,10 @@ SURFACE = {
     "combine_adapters": (
         "refs, recipes, *name, *task=None, *measure=True, *repository=None, *output=None, *reporter=None"
     ),
+    "data_step": "file, step, *output=None, *powers=None, *reporter=None",
     "delete_adapter": "ref, *repository=None",
     "diff_adapters": "one, two, *repository=None",
+    "diff_data": "one, two",
     "doctor": "runs_dir='runs'",
     "evaluate_run": "config, *reporter=None",
     "export_run": "config, *merge=False, *output=None, *reporter=None",
@@ -28,6 +30,7 @@ SURFACE = {
     "plan": "config, *overwrite=False, *reporter=None",
     "prepare_data": "config, *overwrite=False, *reporter=None",
     "preview": "config, *count=3, *html=None, *reporter=None",
+    "publish_data": "config, output, *reporter=None",
     "range_test": "config, *steps=40, *reporter=None",
     "promote_adapter": "ref, *task=None, *repository=None",
     "roll_back_adapter": "task, *repository=None",
@@ -35,6 +38,7 @@ SURFACE = {
     "search": "config, *overwrite=False, *reporter=None",
     "search_adapters": "text=None, *task=None, *base=None, *tag=None, *repository=None",
     "serve_models": "models=(), *overrides=(), *reporter=None",
+    "trace_data": "run, split, number",
 }
 
 
