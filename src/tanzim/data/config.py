@@ -26,6 +26,7 @@ from tanzim.data.dedup.config import DedupExactConfig, DedupFuzzyConfig, DedupSe
 from tanzim.data.describe.config import CardConfig
 from tanzim.data.ingest.config import SourceConfig, check_host, without_password
 from tanzim.data.ingest.documents.config import ChunksConfig
+from tanzim.data.label.config import WeakLabelsConfig
 from tanzim.data.screen.config import (
     ContaminationConfig,
     ContaminationSemanticConfig,
@@ -143,7 +144,8 @@ StepConfig = Annotated[
     | ToxicityConfig
     | LicenceConfig
     | ContaminationConfig
-    | ContaminationSemanticConfig,
+    | ContaminationSemanticConfig
+    | WeakLabelsConfig,
     Field(discriminator="type"),
 ]
 

@@ -39,6 +39,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "licence": ("screen.licence", "Licence"),
     "contamination": ("screen.contamination", "Contamination"),
     "contamination_semantic": ("screen.contamination", "ContaminationSemantic"),
+    "weak_labels": ("label.weak", "WeakLabelling"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Labels from people and from rules: weak supervision, agreement, review, active learning."""
