@@ -67,7 +67,7 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lomo": ("full, LOMO", "2306.09782", {"method.type": "full", "optimizer.type": "lomo"}),
     "mezo": ("full, MeZO", "2305.17333", {"method.type": "full", "optimizer.type": "mezo"}),
 }
-SPEED_STEPS = 30
+SPEED_STEPS = 20
 COLUMNS = ("method", "trained", "of all", "memory", "planned", "tokens/s", "held-out loss", "fields right")
 
 
@@ -108,8 +108,8 @@ def asked(name: str) -> dict[str, Any]:
     return SETTINGS | {f"train.{key}": value for key, value in METHODS[name][2].items()}
 
 
-def run(name: str, folder: str, verbs: tuple[str, ...], **changes: object) -> Path:
-    """Run verbs on one method in processes of their own; return the folder of the run."""
+def command(name: str, folder: str, verb: str, **changes: object) -> list[str]:
+    """Return the command that runs a verb on one method."""
     data = {
         f"data.{key}": str(EXAMPLE / "data" / f"{split}.jsonl")
         for key, split in (("path", "train"), ("validation_path", "validation"), ("test_path", "test"))
@@ -118,28 +118,33 @@ def run(name: str, folder: str, verbs: tuple[str, ...], **changes: object) -> Pa
         subprocess.run([sys.executable, str(EXAMPLE / "generate.py")], check=True, stdout=sys.stderr)
     settings = {"name": name, "runs_dir": folder, **data, **asked(name), **changes}
     words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    config = Path(folder) / "tanzim.yaml"
-    config.write_text("{}\n")
-    for verb in verbs:
-        print(f"{name}: {verb}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "tanzim", verb, str(config), *words]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-    return Path(folder) / name
+    print(f"{name}: {verb}", file=sys.stderr, flush=True)
+    return [sys.executable, "-m", "tanzim", verb, *words]
 
 
 def speed(name: str) -> float:
-    """Train for a few steps on quiet cores; return tokens per second."""
+    """Train for a few steps on quiet cores; return tokens per second. What follows is cut short."""
     with tempfile.TemporaryDirectory(prefix="tanzim-methods-") as folder:
-        place = run(name, folder, ("train",), **{"train.max_steps": SPEED_STEPS})
-        manifest = json.loads((place / "manifest.json").read_text())
-    return round(manifest["result"]["tokens_per_s"], 1)
+        words = command(name, folder, "train", **{"train.max_steps": SPEED_STEPS})
+        process = subprocess.Popen(words, stdout=sys.stderr)
+        plan = Path(folder) / name / "plan.json"
+        while process.poll() is None:
+            time.sleep(0.2)
+            found = json.loads(plan.read_text()) if plan.is_file() else {}
+            if "measured" in found:
+                process.kill()
+                process.wait()
+                return round(found["measured"]["tokens_per_s"], 1)
+    sys.exit(f"{name}: the training ended before it was measured")
 
 
 def measure(name: str) -> dict[str, Any]:
     """Train and evaluate one method."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tanzim-methods-") as folder:
-        place = run(name, folder, ("train", "evaluate"))
+        for verb in ("train", "evaluate"):
+            subprocess.run(command(name, folder, verb), check=True, stdout=sys.stderr)
+        place = Path(folder) / name
         plan, manifest = (json.loads((place / f).read_text()) for f in ("plan.json", "manifest.json"))
         report = json.loads((place / "evaluation" / "report.json").read_text())
     systems = {system["name"]: system for system in report["systems"]}

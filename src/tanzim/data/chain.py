@@ -33,6 +33,7 @@ from tanzim.data.steps import make_step, step_class
 
 Item = TypeVar("Item")
 _TOLD = 20  # rows between two reports of progress, in steps that work in this process
+HIDDEN = "(hidden by this step)"  # in place of what a step took out for privacy's sake
 _SAMPLES = 3  # examples of each reason, and of changes, that a report shows
 
 
@@ -352,6 +353,8 @@ class _Ledger:
                     raise self._fault(f"took out {outcome.example.provenance}, which it had not or no more")
                 self._removed[outcome.reason] += 1
                 line = removed_line(self._step.config.type, outcome)
+                if self._step.private:
+                    line["content"] = HIDDEN
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 self._sample(f"removed: {outcome.reason}", line)
                 continue
@@ -369,7 +372,7 @@ class _Ledger:
                 return text
             self._numbers["changed"] += 1
             if _shown(before) != _shown(outcome):
-                shown = "(hidden by this step)" if self._step.private else _shown(before)
+                shown = HIDDEN if self._step.private else _shown(before)
                 self._sample("changed", {"before": shown, "after": _shown(outcome)})
             return None
         if not outcome.provenance.derived:

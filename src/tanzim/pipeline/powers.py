@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from tanzim.core.powers import Embed, Judge, Powers
+from tanzim.core.powers import Complete, Embed, Judge, Powers
 
 
 def open_powers() -> Powers:
     """Return the powers; nothing is loaded before it is asked for."""
-    return Powers(embed=_embed, judge=_judge)
+    return Powers(embed=_embed, complete=_complete, judge=_judge)
 
 
 def _embed(name: str) -> Embed:
     from tanzim.pipeline.power_embed import open_embed
 
     return open_embed(name)
+
+
+def _complete(name: str) -> Complete:
+    from tanzim.pipeline.power_complete import open_complete
+
+    return open_complete(name)
 
 
 def _judge(name: str) -> Judge:
