@@ -7,6 +7,14 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from tanzim.core.config import Section
+from tanzim.data.augment.config import (
+    AdversarialConfig,
+    AugmentCharactersConfig,
+    AugmentSentencesConfig,
+    AugmentWordsConfig,
+    BackTranslateConfig,
+    DemographicConfig,
+)
 from tanzim.data.balance.config import LabelNoiseConfig, OversampleConfig, SmoteConfig, UndersampleConfig
 from tanzim.data.clean.config import (
     BoilerplateConfig,
@@ -35,6 +43,8 @@ from tanzim.data.screen.config import (
     SecretsConfig,
     ToxicityConfig,
 )
+from tanzim.data.select.config import SelectConfig
+from tanzim.data.synthesise.config import SynthesiseConfig
 
 Format = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt_completion", "labelled", "tagged", "preference", "text"
@@ -139,6 +149,14 @@ StepConfig = Annotated[
     | UndersampleConfig
     | SmoteConfig
     | LabelNoiseConfig
+    | AugmentCharactersConfig
+    | AugmentWordsConfig
+    | AugmentSentencesConfig
+    | BackTranslateConfig
+    | AdversarialConfig
+    | DemographicConfig
+    | SynthesiseConfig
+    | SelectConfig
     | PiiConfig
     | SecretsConfig
     | ToxicityConfig

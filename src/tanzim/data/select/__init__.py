@@ -1,0 +1,1 @@
+"""The part of the training data that is worth training on (data-efficient tuning)."""
