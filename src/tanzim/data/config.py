@@ -43,7 +43,6 @@ from tanzim.data.screen.config import (
     SecretsConfig,
     ToxicityConfig,
 )
-from tanzim.data.select.config import SelectConfig
 from tanzim.data.synthesise.config import SynthesiseConfig
 
 Format = Literal[
@@ -156,7 +155,6 @@ StepConfig = Annotated[
     | AdversarialConfig
     | DemographicConfig
     | SynthesiseConfig
-    | SelectConfig
     | PiiConfig
     | SecretsConfig
     | ToxicityConfig

@@ -1,0 +1,1 @@
+"""More training examples out of those there are: the words change, the label stays."""

@@ -1,0 +1,1 @@
+"""New training examples, written by a language model and checked by one."""
