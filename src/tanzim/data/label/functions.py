@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tanzim.data.label.model import Votes
 from tanzim.data.similarity import normalise
 
 LabellingFunction = Callable[[str], str | None]
+_normalised = lru_cache(maxsize=1)(normalise)  # all rules look at one text after another
 
 
 def rule(config: RuleConfig) -> LabellingFunction:
@@ -23,7 +25,7 @@ def rule(config: RuleConfig) -> LabellingFunction:
     patterns = [re.compile(pattern, re.IGNORECASE) for pattern in config.patterns]
 
     def say(text: str) -> str | None:
-        if keyword is not None and keyword.search(normalise(text)):
+        if keyword is not None and keyword.search(_normalised(text)):
             return config.label
         return config.label if any(pattern.search(text) for pattern in patterns) else None
 

@@ -66,7 +66,7 @@ def weak_labels(
     said: Patterns = Counter(tuple(row) for row in votes_NJ.tolist())
     model = learn(said, len(labels), [shares[label] for label in labels] if shares else None)
     shares_NC = model(votes_NJ)
-    spoken = (votes_NJ < len(labels)).any(1)
+    spoken: list[bool] = np.asarray((votes_NJ < len(labels)).any(1)).tolist()
     best = shares_NC.argmax(1)
     found = [labels[code] if any_ else None for code, any_ in zip(best, spoken, strict=True)]
     return WeakLabels(found, shares_NC, votes_NJ, model)
