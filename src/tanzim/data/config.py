@@ -43,6 +43,7 @@ from tanzim.data.screen.config import (
     SecretsConfig,
     ToxicityConfig,
 )
+from tanzim.data.select.config import SelectConfig
 from tanzim.data.synthesise.config import SynthesiseConfig
 
 Format = Literal[
@@ -155,6 +156,7 @@ StepConfig = Annotated[
     | AdversarialConfig
     | DemographicConfig
     | SynthesiseConfig
+    | SelectConfig
     | PiiConfig
     | SecretsConfig
     | ToxicityConfig

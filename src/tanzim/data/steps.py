@@ -33,6 +33,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "undersample": ("balance.sample", "Undersample"),
     "smote": ("balance.smote", "Smote"),
     "label_noise": ("balance.label_noise", "LabelNoise"),
+    "select": ("select.step", "Select"),
     "augment_characters": ("augment.characters", "AugmentCharacters"),
     "augment_words": ("augment.words", "AugmentWords"),
     "augment_sentences": ("augment.sentences", "AugmentSentences"),
