@@ -10,7 +10,10 @@ from tanzim.core.config import Section
 
 
 class SelectConfig(Section):
-    """Keep part of the training examples, those that a small surrogate learns most from."""
+    """Keep part of the training examples, those that a small surrogate learns most from.
+
+    The report weighs the choice beside chance and beside all on held-out examples: it does not always win.
+    """
 
     type: Literal["select"] = "select"
     by: Literal["influence", "effort", "random", "full"] = "influence"
