@@ -20,7 +20,7 @@ from tanzim.data.label.weak import weak_labels
 
 
 def _em(rows: Sequence[Sequence[int]], classes: int, rounds: int) -> list[list[float]]:
-    """Dawid and Skene's EM in plain loops: one pseudo-item a class for each voter, right 7 times in 10."""
+    """Dawid and Skene's EM in plain loops: ten pseudo-items a class for each voter, seven of them right."""
     voters = len(rows[0])
     belief = []
     for row in rows:
@@ -34,7 +34,7 @@ def _em(rows: Sequence[Sequence[int]], classes: int, rounds: int) -> list[list[f
         for voter in range(voters):
             of_voter = []
             for code in range(classes):
-                counts = [0.7 if said == code else 0.3 / (classes - 1) for said in range(classes)]
+                counts = [7 if said == code else 3 / (classes - 1) for said in range(classes)]
                 for row, one in zip(rows, belief, strict=True):
                     if row[voter] != MISSING:
                         counts[row[voter]] += one[code]

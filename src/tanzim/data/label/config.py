@@ -55,7 +55,8 @@ class WeakLabelsConfig(Section):
     combine: Literal["model", "majority"] = "model"
     """model learns from all texts how far each rule is to be trusted; majority counts heads."""
     shares: dict[str, float] = Field(default_factory=dict)
-    """How common each label is, where that is known, such as {spam: 0.13, ham: 0.87}; empty estimates it."""
+    """How common each label is among texts that a rule speaks of, such as {spam: 0.2, ham: 0.8}; empty
+    estimates it."""
     min_confidence: float = Field(0.5, ge=0, le=1)
     """A text whose likeliest label has a smaller probability gets none."""
     abstain: Literal["keep", "remove"] = "keep"

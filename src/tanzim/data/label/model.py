@@ -18,7 +18,7 @@ from tanzim.core.errors import DataError
 MISSING = -1  # a voter was not asked
 Votes = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
-_SMOOTHING = 1.0  # items that each voter is thought to have judged before, of each class
+_SMOOTHING = 10.0  # items that each voter is thought to have judged before, of each class
 _RIGHT = 0.7  # the share of those that it got right: without it, the classes could change places
 
 

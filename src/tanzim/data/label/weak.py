@@ -52,7 +52,7 @@ def weak_labels(
         texts: N texts.
         functions: J functions from a text to a label, or None.
         labels: C labels they may say.
-        shares: how common each label is, where that is known.
+        shares: how common each label is among texts that a function speaks of, where that is known.
 
     Raises:
         DataError: no function says anything, one says no label, or shares names other labels.
@@ -79,14 +79,15 @@ def learn(said: Patterns, classes: int, shares: Sequence[float] | None = None) -
         DataError: no function says anything of any text.
 
     """
-    rows = sorted(said)
-    votes_PJ = np.array(rows, np.int64).reshape(len(rows), -1)
-    if not (votes_PJ < classes).any():
+    # Of what no function speaks nothing is learnt: there being much of it, it would make a class of its own.
+    rows = sorted(row for row in said if min(row) < classes)
+    if not rows:
         raise DataError(
             f"no labelling function speaks of any of the {sum(said.values()):,} texts",
             where="weak labels",
             fix="look at some texts, and name keywords that stand in them",
         )
+    votes_PJ = np.array(rows, np.int64)
     counts = np.array([said[row] for row in rows], np.float64)
     fixed = None if shares is None else np.array(shares) / sum(shares)
     return fit(votes_PJ, classes, abstains=True, counts=counts, shares=fixed)
