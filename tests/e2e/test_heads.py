@@ -122,7 +122,8 @@ def test_an_encoder_learns_to_classify_a_table(
         tmp_path,
         objective={"type": "classification", "class_weights": "balanced"},
         method={"type": "lora", "rank": 8, "alpha": 16} if method == "lora" else {"type": "full"},
-        learning_rate=2e-2 if method == "lora" else 5e-3,
+        learning_rate=1e-2 if method == "lora" else 5e-3,
+        epochs=10,
     )
     ran = run(config)
     report, folder = ran.evaluation, ran.trained.folder

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 import yaml
 from local_site import Site, local_site
 from moto.server import ThreadedMotoServer
@@ -68,6 +69,8 @@ def environment(server, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("TANZIM_CACHE", str(tmp_path / "cache"))
+    # fsspec keeps file systems, and with them the server that an earlier test named.
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

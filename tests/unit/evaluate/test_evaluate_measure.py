@@ -130,7 +130,7 @@ def test_items_file_keeps_every_answer_and_score(tmp_path: Path) -> None:
     assert len(lines) == len(SPAM)
     first = lines[0]
     assert first["messages"][0]["content"] == "m0"
-    assert first["provenance"] == {"source": "test.jsonl", "row": 1}
+    assert first["provenance"] == {"source": "test.jsonl", "row": 1, "derived": ""}
     assert first["reference"] == "spam"
     assert first["systems"]["base"]["answer"] == "ham"
     assert first["systems"]["base"]["scores"]["accuracy"] == 0
