@@ -11,7 +11,7 @@ Punctuation = Literal["keep", "persian", "latin"]
 
 _L = f"[{LETTERS}]"
 _AFTER_LETTER = f"(?<=[{LETTERS}{MARKS}»)۰-۹])"
-_QUESTION = re.compile(f"{_AFTER_LETTER} *[?!؟]*\\?[?!؟]*(?![A-Za-z0-9_=&])")
+_QUESTION = re.compile(f"{_AFTER_LETTER}(?: *[!؟])* *\\?(?: *[?!؟])*(?![A-Za-z0-9_=&])")
 _COMMA = re.compile(f"(?<=[{LETTERS}{MARKS}»)]) *,(?![\\d,])|(?<=[{HOLE}۰-۹\\])]),(?= *{_L})")
 _SEMICOLON = re.compile(f"(?<=[{LETTERS}{MARKS}»)]) *;|(?<=[۰-۹]);(?= *{_L})")
 _QUOTED = re.compile('(?<![\\d"])"([^"\n]*)"(?!")|“([^“”\n]*)”|„([^„“”\n]*)[“”]')
