@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from tanzim.data.chain import StepReport
+    from tanzim.data.ledger import StepReport
 
 app = typer.Typer(help="Look at data, and prepare it for training.", no_args_is_help=True)
 
@@ -58,7 +58,7 @@ def prepare_command(
     from tanzim.cli import show
 
     config = show.config(settings)
-    from tanzim.data.chain import StepReport
+    from tanzim.data.ledger import StepReport
     from tanzim.pipeline.prepare import prepare_data
 
     reporter = show.RichReporter()
@@ -156,8 +156,8 @@ def trace_command(
     """Lead an example of a run back to the row it came from, step by step."""
     from tanzim.cli import show
     from tanzim.core.errors import ConfigError
-    from tanzim.data.chain import words_of
     from tanzim.data.ingest.rows import excerpt
+    from tanzim.data.texts import words_of
     from tanzim.pipeline.data_record import trace_data
 
     split, _, number = example.partition(":")

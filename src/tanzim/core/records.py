@@ -91,6 +91,11 @@ class Example:
     rejected: tuple[Message, ...] = ()
     about: Json = field(default_factory=dict)
 
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """All its turns: of a pair, those of both answers after the prompt's."""
+        return (*self.messages, *self.chosen, *self.rejected)
+
     def to_json(self) -> Json:
         """Return the record as plain JSON values, empty fields left out."""
         # Written out: `dataclasses.asdict` copies every value, and this runs for each row of every step.

@@ -14,9 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from tanzim.core.errors import ConfigError
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Json, Progress, no_progress
-from tanzim.data.chain import StepReport, run_step
+from tanzim.data.chain import run_step
 from tanzim.data.config import StepConfig
 from tanzim.data.executor import Local
+from tanzim.data.ledger import StepReport
 from tanzim.data.shards import write_shards
 from tanzim.data.steps import STEPS
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Json, Progress
 
+STEPS = ".steps"  # the usual name of the folder
 _WAIT = 0.5  # seconds between two looks whether another preparation has ended
 _RECORD = "preparations.json"
 

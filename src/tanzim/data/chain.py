@@ -8,88 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tanzim.core.errors import DataError
 from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Powers
-from tanzim.core.records import Example, Json, Progress, Provenance, no_progress
+from tanzim.core.records import Json, Progress, no_progress
 from tanzim.data.cache import used
 from tanzim.data.config import StepConfig
 from tanzim.data.executor import Executor, Local
-from tanzim.data.ingest.rows import excerpt
+from tanzim.data.ledger import Ledger, StepReport
 from tanzim.data.shards import Dataset, Shard, write_shard
-from tanzim.data.step import Outcome, Removed, Step, Survey, WholeStep
+from tanzim.data.step import Survey, WholeStep
 from tanzim.data.steps import make_step, step_class
 
 Item = TypeVar("Item")
 _TOLD = 20  # rows between two reports of progress, in steps that work in this process
-HIDDEN = "(hidden by this step)"  # in place of what a step took out for privacy's sake
-_SAMPLES = 3  # examples of each reason, and of changes, that a report shows
-
-
-@dataclass(slots=True)
-class StepReport:
-    """What a step did: rows_in + added = rows_out + removed.
-
-    Args:
-        type: of the step.
-        settings: its config.
-        rows_in: examples that came in.
-        rows_out: examples that came out.
-        changed: of those that came in and out, how many are not the same any more.
-        added: examples it made.
-        removed: examples it took out, by reason.
-        counts: what it saw.
-        findings: what it decided, and on what grounds.
-        samples: a few examples of what was removed, changed and added.
-        seconds: wall time, without what was cached.
-        cached: whether the result was there already.
-        folder: the name of the folder in the cache that keeps what came out.
-
-    """
-
-    type: str
-    settings: Json
-    rows_in: int = 0
-    rows_out: int = 0
-    changed: int = 0
-    added: int = 0
-    removed: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-    findings: Json = field(default_factory=dict)
-    samples: Json = field(default_factory=dict)
-    seconds: float = 0.0
-    cached: bool = False
-    folder: str = ""
-
-    def take(self, part: Json) -> None:
-        """Add what was counted on one shard."""
-        for name in ("rows_in", "rows_out", "changed", "added"):
-            setattr(self, name, getattr(self, name) + part[name])
-        self.removed.update(part["removed"])
-        self.counts.update(part["counts"])
-        for kind, samples in part["samples"].items():
-            self.samples[kind] = (self.samples.get(kind, []) + samples)[:_SAMPLES]
-
-    def to_json(self) -> Json:
-        """Return it as plain JSON values."""
-        return {**asdict(self), "removed": dict(self.removed), "counts": dict(self.counts)}
-
-    @classmethod
-    def from_json(cls, value: Json) -> StepReport:
-        """Make it from what `to_json` returned."""
-        counters: dict[str, Counter[str]] = {name: Counter(value[name]) for name in ("removed", "counts")}
-        return cls(**{**value, **counters})
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +238,7 @@ def _survey(task: _Task, powers: Powers | None = None, tell: Callable[[int], Non
 def _judge(task: _Task, powers: Powers | None = None, tell: Callable[[int], None] | None = None) -> None:
     """Run a step on one shard; write what came out, what was removed, and what was counted."""
     step = make_step(task.config, powers or Powers(), task.seed)
-    ledger = _Ledger(step)
+    ledger = Ledger(step)
     rejected = task.out.with_suffix(".rejected.part")
     with rejected.open("w", encoding="utf-8", errors="backslashreplace") as file:
         incoming = ledger.incoming(_told(task.shard.stored(), tell))
@@ -323,113 +263,3 @@ def _share(old: Path, new: Path) -> None:
     with suppress(OSError):  # two disks, or a disk without links: then there are two files
         link.hardlink_to(old)
         link.replace(new)
-
-
-class _Ledger:
-    """Sees what goes into a step and what comes out, and keeps the count."""
-
-    def __init__(self, step: Step[Any]) -> None:
-        self._step = step
-        self._inside: dict[Provenance, tuple[Example, str, Json]] = {}
-        self._numbers: Counter[str] = Counter()
-        self._removed: Counter[str] = Counter()
-        self._samples: dict[str, list[Json]] = {}
-
-    def incoming(self, stored: Iterable[tuple[Example, str]]) -> Iterator[Example]:
-        for example, text in stored:
-            self._numbers["rows_in"] += 1
-            self._inside[example.provenance] = example, text, dict(example.about)
-            yield example
-
-    def outgoing(
-        self,
-        outcomes: Iterable[Outcome],
-        file: Any,  # noqa: ANN401 - a text file
-    ) -> Iterator[tuple[Example, str | None]]:
-        """Yield what comes out, with the text it was stored as where it is as it was."""
-        for outcome in outcomes:
-            if isinstance(outcome, Removed):
-                if self._inside.pop(outcome.example.provenance, None) is None:
-                    raise self._fault(f"took out {outcome.example.provenance}, which it had not or no more")
-                self._removed[outcome.reason] += 1
-                line = removed_line(self._step.config.type, outcome)
-                if self._step.private:
-                    line["content"] = HIDDEN
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                self._sample(f"removed: {outcome.reason}", line)
-                continue
-            yield outcome, self._kept(outcome)
-        if self._inside:
-            lost = next(iter(self._inside))
-            raise self._fault(f"lost {len(self._inside)} examples without a reason, the first being {lost}")
-
-    def _kept(self, outcome: Example) -> str | None:
-        """Count what comes out; return the text it was stored as, if it is as it was."""
-        self._numbers["rows_out"] += 1
-        if outcome.provenance in self._inside:
-            before, text, about = self._inside.pop(outcome.provenance)
-            if outcome.about == about and (before is outcome or before == outcome):
-                return text
-            self._numbers["changed"] += 1
-            if _shown(before) != _shown(outcome):
-                shown = HIDDEN if self._step.private else _shown(before)
-                self._sample("changed", {"before": shown, "after": _shown(outcome)})
-            return None
-        if not outcome.provenance.derived:
-            raise self._fault(f"gave out {outcome.provenance}, which it had not or no more")
-        self._numbers["added"] += 1
-        self._sample("added", {"from": str(outcome.provenance), "text": _shown(outcome)})
-        return None
-
-    def _fault(self, what: str) -> DataError:
-        return DataError(
-            f"the step {what}",
-            where=f"data.steps: {self._step.config.type}",
-            fix="this is a fault of the step: report it, and leave the step out",
-        )
-
-    def _sample(self, kind: str, value: Json) -> None:
-        samples = self._samples.setdefault(kind, [])
-        if len(samples) < _SAMPLES:
-            samples.append(value)
-
-    def to_json(self) -> Json:
-        names = ("rows_in", "rows_out", "changed", "added")
-        return {
-            **{name: self._numbers[name] for name in names},
-            "removed": dict(self._removed),
-            "counts": dict(self._step.counts),
-            "samples": self._samples,
-        }
-
-
-def removed_line(step: str, removed: Removed) -> Json:
-    """Return the line of ``rejected.jsonl`` for an example that a step (of that type) took out."""
-    provenance = removed.example.provenance
-    return {
-        "file": provenance.source,
-        "row": provenance.row,
-        **({"derived": provenance.derived} if provenance.derived else {}),
-        "step": step,
-        "reason": removed.reason,
-        "detail": removed.detail,
-        "content": _shown(removed.example),
-    }
-
-
-def join_lines(files: Sequence[Path], out: Path, *, more: bool = False) -> None:
-    """Put files of lines one after another into a new file, or (``more``) at the end of it."""
-    with out.open("ab" if more else "wb") as joined:
-        for file in files:
-            with file.open("rb") as part:
-                shutil.copyfileobj(part, joined)
-
-
-def _shown(example: Example) -> str:
-    return excerpt(words_of(example))
-
-
-def words_of(example: Example) -> str:
-    """Return all that an example says, its parts one below the other."""
-    turns = (*example.messages, *example.chosen, *example.rejected)
-    return "\n".join(part for part in (example.text, *(turn.content for turn in turns)) if part)

@@ -22,6 +22,7 @@ from tanzim.data.ingest.sources import find
 from tanzim.data.ingest.tables import parquet_rows
 from tanzim.data.prepare import histogram
 from tanzim.data.split.spill import characters
+from tanzim.data.texts import words_of
 
 LOOK = 5000  # rows of each source that are looked at
 FILES = 50  # sources that are looked at
@@ -95,7 +96,7 @@ class _Tally:
     texts: set[int] = field(default_factory=set)
 
     def add(self, example: Example) -> None:
-        text = _text(example)
+        text = words_of(example)
         self.lengths.append(characters(example))
         if len(self.examples) < _SCRIPTS:
             self.letters += scripts(text)
@@ -107,11 +108,6 @@ class _Tally:
         self.repeats += hash(text) in self.texts
         self.texts.add(hash(text))
         self.examples.append(example)
-
-
-def _text(example: Example) -> str:
-    turns = (*example.messages, *example.chosen, *example.rejected)
-    return "\n".join([example.text, *(turn.content for turn in turns)])
 
 
 def scripts(text: str) -> Counter[str]:

@@ -21,12 +21,13 @@ from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Powers
 from tanzim.core.records import Json, Progress, no_progress
 from tanzim.core.seeds import derive
-from tanzim.data.cache import alone, prune
-from tanzim.data.chain import Done, join_lines, removed_line, run_steps
+from tanzim.data.cache import STEPS, alone, prune
+from tanzim.data.chain import Done, run_steps
 from tanzim.data.columns import quantiles
 from tanzim.data.config import DataConfig, StepConfig
 from tanzim.data.executor import Executor, open_executor
 from tanzim.data.ingest.dataset import Reading, read_data, too_many
+from tanzim.data.ledger import join_lines, removed_line
 from tanzim.data.shards import Dataset, ShardsWriter
 from tanzim.data.split.divide import (
     LEAKED,
@@ -43,7 +44,7 @@ from tanzim.data.split.divide import (
 from tanzim.data.split.spill import Spill, spill_of
 from tanzim.data.step import Removed
 from tanzim.data.steps import parted
-from tanzim.data.store import ExampleWriter, from_text
+from tanzim.data.store import ExampleWriter, examples_of
 
 _WORK = ".work-"  # how folders begin that are deleted in the end
 _LEAKED = "the same or nearly the same stands in a held-out split"
@@ -142,7 +143,7 @@ def prepare(
     (out / "report.json").unlink(missing_ok=True)
     for left in out.glob(f"{_WORK}*"):  # of a preparation that was killed
         shutil.rmtree(left, ignore_errors=True)
-    kept = cache or out / ".steps"
+    kept = cache or out / STEPS
     work = Path(tempfile.mkdtemp(dir=out, prefix=_WORK))
     settings = json.dumps([str(out.resolve()), config.model_dump(mode="json"), seed], sort_keys=True)
     name = hashlib.sha256(settings.encode()).hexdigest()[:24]
@@ -228,9 +229,8 @@ def _list_leaks(spill: Spill, division: Division, path: Path) -> None:
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for batch, place in _placed(spill, division):
             leaked = batch.take(np.flatnonzero(place == LEAKED))
-            for _, text, source, row in zip(*(c.to_pylist() for c in leaked.columns), strict=True):
-                removed = Removed(from_text(text, source, row), _LEAKED)
-                line = removed_line("split", removed)
+            for example, _ in examples_of(leaked):
+                line = removed_line("split", Removed(example, _LEAKED))
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

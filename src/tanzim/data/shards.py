@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tanzim.core.records import Example, Json
-from tanzim.data.store import ExampleStore, ExampleWriter, from_text, read_batches, to_text
+from tanzim.data.store import ExampleStore, ExampleWriter, examples_of, read_batches, to_text
 
 ROWS, CHARACTERS = 10_000, 1 << 25  # of a shard, at the most
 
@@ -39,8 +39,7 @@ class Shard:
     def stored(self) -> Iterator[tuple[Example, str]]:
         """Read its examples one after another, each with the text it is stored as."""
         for batch in read_batches(self.path):
-            for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-                yield from_text(text, source, row), text
+            yield from examples_of(batch)
 
     def batches(self) -> Iterator[Any]:
         """Read its record batches one after another."""

@@ -44,6 +44,12 @@ def from_text(text: str, source: str, row: int) -> Example:
     return Example.from_json({**value, "provenance": provenance})
 
 
+def examples_of(batch: Any) -> Iterator[tuple[Example, str]]:  # noqa: ANN401 - a pyarrow.RecordBatch
+    """Yield the examples of a record batch of a store, each with the text it is stored as."""
+    for _, text, source, row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        yield from_text(text, source, row), text
+
+
 class ExampleWriter:
     """Writes rows of a store in batches; the file appears under its name when all is written."""
 

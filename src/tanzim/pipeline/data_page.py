@@ -8,9 +8,9 @@ from pathlib import Path
 from tanzim.core.files import write_text
 from tanzim.core.page import Child, Html, note, page, prose, section, table, tag, word
 from tanzim.core.units import number
-from tanzim.data.chain import words_of
 from tanzim.data.describe.tally import SPLITS, Tally, tally
 from tanzim.data.prepare import DataReport
+from tanzim.data.texts import words_of
 from tanzim.pipeline.report_data import data_section
 from tanzim.pipeline.report_steps import steps_section
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tanzim.core.errors import DataError
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder
+from tanzim.data.cache import STEPS
 from tanzim.data.describe.diff import DataDiff, data_diff
 from tanzim.data.describe.lineage import Lineage, lineage
 from tanzim.data.describe.publish import publish
@@ -58,7 +59,7 @@ def trace_data(run: str, split: str, number: int) -> Lineage:
 
     """
     folder = Path(run)
-    return lineage(_data(run), folder.parent / ".steps", split, number)
+    return lineage(_data(run), folder.parent / STEPS, split, number)
 
 
 def _data(name: str) -> Path:

@@ -12,11 +12,11 @@ from tanzim.core.powers import Powers
 from tanzim.core.progress import Reporter
 from tanzim.core.records import Json
 from tanzim.data.apply import apply_step, step_config
-from tanzim.data.chain import StepReport
 from tanzim.data.config import DataConfig
 from tanzim.data.describe.rows import write_rows
 from tanzim.data.executor import Local
 from tanzim.data.ingest.dataset import read_data
+from tanzim.data.ledger import StepReport
 
 
 @dataclass(frozen=True, slots=True)

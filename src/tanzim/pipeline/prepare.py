@@ -9,6 +9,7 @@ from pathlib import Path
 from tanzim.core.errors import DataError
 from tanzim.core.files import write_json
 from tanzim.core.progress import Reporter
+from tanzim.data.cache import STEPS
 from tanzim.data.config import DataConfig
 from tanzim.data.inspect import Inspection, inspect
 from tanzim.data.prepare import DataReport, prepare
@@ -57,7 +58,7 @@ def prepare_data(config: Config, *, overwrite: bool = False, reporter: Reporter 
             config.data,
             folder.data,
             seed=config.seed,
-            cache=Path(config.runs_dir) / ".steps",
+            cache=Path(config.runs_dir) / STEPS,
             powers=open_powers(),
             progress=progress,
         )

@@ -17,7 +17,7 @@ def steps_section(steps: Sequence[Json]) -> list[Child]:
     """Return the chain of steps: how many examples were left after each, and what it did.
 
     Args:
-        steps: the reports of the steps (see `tanzim.data.chain.StepReport`), in order.
+        steps: the reports of the steps (see `tanzim.data.ledger.StepReport`), in order.
 
     """
     if not steps:

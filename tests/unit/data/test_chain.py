@@ -24,11 +24,12 @@ from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance
 from tanzim.data import steps
 from tanzim.data.cache import alone, prune, used
-from tanzim.data.chain import Done, join_lines, run_steps
+from tanzim.data.chain import Done, run_steps
 from tanzim.data.clean.config import LengthConfig
 from tanzim.data.config import DataConfig
 from tanzim.data.dedup.config import DedupExactConfig
 from tanzim.data.executor import Local
+from tanzim.data.ledger import join_lines
 from tanzim.data.prepare import DataReport, prepare
 from tanzim.data.shards import Dataset, write_shards
 from tanzim.data.step import Removed, Step

@@ -34,8 +34,7 @@ def open_to_change(example: Example) -> bool:
     """Tell whether an example may get changed copies."""
     if example.kind == "tagged":
         return False
-    turns = (*example.messages, *example.chosen, *example.rejected)
-    return not any(turn.role == "tool" or turn.tool_calls for turn in turns)
+    return not any(turn.role == "tool" or turn.tool_calls for turn in example.turns)
 
 
 def reword(example: Example, change: Change, roles: tuple[Role, ...] = ("user",)) -> Example:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from tanzim.core.records import Example
 from tanzim.data.clean.config import HtmlConfig
-from tanzim.data.clean.texts import blank, rewrite
 from tanzim.data.step import Outcome, Removed, Step
+from tanzim.data.texts import blank, rewrite
 
 
 def _names(names: str) -> frozenset[str]:

@@ -14,8 +14,8 @@ from tanzim.core.optional import need
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example
 from tanzim.data.clean.config import LanguageConfig
-from tanzim.data.clean.texts import read
 from tanzim.data.step import Outcome, Removed, Step
+from tanzim.data.texts import read
 
 UNDETERMINED = "und"
 _LONGEST = 4000  # characters looked at: more make nothing surer

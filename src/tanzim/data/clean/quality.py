@@ -10,8 +10,8 @@ from dataclasses import replace
 from tanzim.core.records import Example
 from tanzim.data.clean.config import QualityConfig, QualityRules
 from tanzim.data.clean.linguistic import guess, sentences
-from tanzim.data.clean.texts import read
 from tanzim.data.step import Outcome, Removed, Step
+from tanzim.data.texts import read
 
 # Gopher's eight, and the eight most frequent words of Persian.
 _STOP = {

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from tanzim.core.optional import need
 from tanzim.core.records import Example
 from tanzim.data.clean.config import RepairTextConfig
-from tanzim.data.clean.texts import rewrite
 from tanzim.data.step import Outcome, Removed, Step
+from tanzim.data.texts import rewrite
 
 _LOST = "\ufffd"
 _TIMES = 3  # text that was garbled twice or thrice is repaired as often

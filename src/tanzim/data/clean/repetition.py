@@ -15,8 +15,8 @@ from tanzim.core.records import Example, Json, Progress
 from tanzim.data.clean.config import RepetitionConfig
 from tanzim.data.clean.linguistic import stop_words
 from tanzim.data.clean.recurring import examples_of, hashed, merge_counts, write_counts
-from tanzim.data.clean.texts import learned, parts
 from tanzim.data.step import Outcome, Removed, Survey, WholeStep
+from tanzim.data.texts import learned, parts
 
 _WORD = re.compile(r"[^\W_]+(?:['’\u200c-][^\W_]+)*")
 _PARAGRAPHS = re.compile(r"\n\s*\n")

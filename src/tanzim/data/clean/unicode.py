@@ -10,8 +10,8 @@ from typing import Literal
 
 from tanzim.core.records import Example
 from tanzim.data.clean.config import UnicodeConfig
-from tanzim.data.clean.texts import blank, rewrite
 from tanzim.data.step import Outcome, Removed, Step
+from tanzim.data.texts import blank, rewrite
 
 _LINES = re.compile("\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ufdd0-\ufdef\ufffe\uffff]")

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tanzim.core.records import Json
-from tanzim.data.chain import words_of
 from tanzim.data.describe.tally import SPLITS
 from tanzim.data.ingest.rows import excerpt
 from tanzim.data.prepare import DataReport
 from tanzim.data.similarity import digest
-from tanzim.data.store import ExampleStore, from_text, read_batches
+from tanzim.data.store import ExampleStore, examples_of, read_batches
+from tanzim.data.texts import words_of
 
 _SHOWN = 5  # examples of each kind of difference
 
@@ -108,10 +108,10 @@ def _read(folder: Path) -> _Side:
         place = 0
         path = folder / f"{split}.arrow"
         for batch in read_batches(path) if path.is_file() else ():
-            for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-                example = from_text(text, source, row)
+            for example, text in examples_of(batch):
+                one = example.provenance
                 content.append(digest(text))
-                origin.append(digest(f"{source}\0{row}\0{example.provenance.derived}"))
+                origin.append(digest(f"{one.source}\0{one.row}\0{one.derived}"))
                 splits.append(number)
                 places.append(place)
                 place += 1

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from tanzim.core.errors import DataError
 from tanzim.core.files import read_json, sha256
 from tanzim.core.records import Example, Json, Provenance
-from tanzim.data.chain import words_of
 from tanzim.data.describe.tally import SPLITS
 from tanzim.data.prepare import DataReport
 from tanzim.data.shards import Shard
-from tanzim.data.store import ExampleStore, from_text
+from tanzim.data.store import ExampleStore, examples_of
+from tanzim.data.texts import words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,8 @@ def _found(folder: Path, wanted: Provenance) -> Iterator[Example]:
             rows = batch.filter(
                 pc.and_(pc.equal(batch["source"], wanted.source), pc.equal(batch["row"], wanted.row))
             )
-            for _, text, source, row in zip(*(c.to_pylist() for c in rows.columns), strict=True):
-                yield from_text(text, source, row)
+            for example, _ in examples_of(rows):
+                yield example
 
 
 def _passage(step: str, before: dict[str, Example], after: dict[str, Example], derived: str) -> Passage:

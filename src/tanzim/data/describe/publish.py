@@ -13,7 +13,7 @@ from tanzim.data.describe.datasheet import datasheet
 from tanzim.data.describe.rows import to_row
 from tanzim.data.describe.tally import SPLITS, Tally
 from tanzim.data.prepare import DataReport
-from tanzim.data.store import from_text, read_batches
+from tanzim.data.store import examples_of, read_batches
 
 
 def publish(
@@ -42,8 +42,7 @@ def publish(
         for split, path in files.items():
             with path.open("w", encoding="utf-8") as stream:
                 for batch in read_batches(data / f"{split}.arrow"):
-                    for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-                        example = from_text(text, source, row)
+                    for example, _ in examples_of(batch):
                         counts.add(split, example)
                         written = to_row(example)
                         columns |= dict.fromkeys(written)

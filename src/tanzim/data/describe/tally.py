@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from tanzim.core.records import Example
-from tanzim.data.chain import words_of
 from tanzim.data.inspect import scripts
-from tanzim.data.store import from_text, read_batches
+from tanzim.data.store import examples_of, read_batches
+from tanzim.data.texts import words_of
 
 SPLITS = ("train", "validation", "test")
 _ZWNJ = "\u200c"
@@ -82,5 +82,5 @@ def tally(folder: Path, most: int | None = None) -> Tally:
 
 def _examples(path: Path) -> Iterator[Example]:
     for batch in read_batches(path) if path.is_file() else ():
-        for _, text, source, row in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-            yield from_text(text, source, row)
+        for example, _ in examples_of(batch):
+            yield example

@@ -20,8 +20,8 @@ from tanzim.core.errors import DataError
 from tanzim.core.files import write_json, write_text
 from tanzim.core.records import Example, Json, Provenance
 from tanzim.core.seeds import derive
-from tanzim.data.clean.texts import read
 from tanzim.data.label.adjudicate import Verdict
+from tanzim.data.texts import read
 
 Format = Literal["plain", "label_studio", "argilla"]
 QUESTION = "label"  # what the label is called in Label Studio and Argilla

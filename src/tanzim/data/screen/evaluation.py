@@ -7,11 +7,11 @@ from functools import lru_cache
 
 from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Json
-from tanzim.data.chain import words_of
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.read import ingest
 from tanzim.data.ingest.rows import Rejected, excerpt
 from tanzim.data.ingest.sources import find
+from tanzim.data.texts import words_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def _values(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - 
 
 def _walk(example: Example) -> Iterator[str]:
     yield example.text
-    for turn in (*example.messages, *example.chosen, *example.rejected):
+    for turn in example.turns:
         yield turn.content
         yield turn.thinking or ""
         for call in turn.tool_calls:

@@ -38,9 +38,8 @@ class Toxicity(Step[ToxicityConfig]):
         if example.kind in ("text", "labelled", "tagged"):
             texts = [example.text]
         else:
-            turns = (*example.messages, *example.chosen, *example.rejected)
             answers = self.config.turns == "answers"
-            texts = [turn.content for turn in turns if not answers or turn.role == "assistant"]
+            texts = [turn.content for turn in example.turns if not answers or turn.role == "assistant"]
         known = [text for text in texts if text.strip() and self._knows(text, example)]
         if any(text.strip() for text in texts) and not known:
             self.counts["not judged: in another language"] += 1

@@ -44,8 +44,7 @@ _SHINGLED = 512  # examples whose shingles a reader keeps
 
 def characters(example: Example) -> int:
     """Return the length of an example in characters, over all its turns."""
-    turns = (*example.messages, *example.chosen, *example.rejected)
-    return len(example.text) + sum(len(turn.content) for turn in turns)
+    return len(example.text) + sum(len(turn.content) for turn in example.turns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from tanzim.core.records import Example, Json, Message, Progress, Provenance
 from tanzim.core.seeds import derive
 from tanzim.data.augment.kept import KeptAnswers
 from tanzim.data.balance.sample import derived
-from tanzim.data.chain import removed_line
+from tanzim.data.ledger import removed_line
 from tanzim.data.similarity import normalise, shingles
 from tanzim.data.step import Outcome, Removed, Survey, WholeStep
 from tanzim.data.synthesise import prompts

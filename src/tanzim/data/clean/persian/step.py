@@ -10,8 +10,8 @@ from tanzim.data.clean.config import PersianConfig
 from tanzim.data.clean.persian.lexicon import Lexicon, learn
 from tanzim.data.clean.persian.normalise import Normaliser
 from tanzim.data.clean.persian.script import ZWNJ
-from tanzim.data.clean.texts import read, rewrite
 from tanzim.data.step import Outcome, Survey, WholeStep
+from tanzim.data.texts import read, rewrite
 
 
 class Persian(WholeStep[PersianConfig]):
