@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tanzim.core.records import Example, Message, Provenance
 from tanzim.data.balance.baseline import MOST_COMMON, baselines, measured
 from tanzim.data.balance.classes import NONE
 from tanzim.data.balance.counts import lowered, raised
-from tanzim.data.balance.label_noise import draw_folds
+from tanzim.data.balance.labelled import draw_folds
 from tanzim.data.balance.noise import confident_joint, find_wrong, thresholds, whole
 from tanzim.data.balance.points import Draws, draw, interpolate, nearest_neighbours, smote
 from tanzim.data.balance.sample import repeats
@@ -362,9 +363,29 @@ def test_flipped_labels_are_found_by_embeddings(tmp_path: Path) -> None:
         )
         return np.stack([good, 2.0 - good], axis=1).astype(np.float32)
 
-    powers = Powers(embed=lambda name: embed)
-    found, _ = _run(tmp_path, examples, powers, type="label_noise", embedding="words")
+    opened: list[str] = []
+
+    def open_model(name: str) -> Any:
+        opened.append(name)
+        return embed
+
+    found, _ = _run(tmp_path, examples, Powers(embed=open_model), type="label_noise", embedding="words")
     assert {e.provenance.row for e in examples} - {e.provenance.row for e in found} == wrong
+    assert opened == ["words"]  # once, for three shards
+
+
+def test_texts_without_a_label_say_nothing_about_the_last_one_with_a_label(tmp_path: Path) -> None:
+    examples, _ = _reviews(150, 15)
+    bare = [Example("text", Provenance("ساده", n), text=f"غذا {n}") for n in range(1, 31)]
+    alone, _ = _run(tmp_path / "alone", examples, type="label_noise", action="mark")
+    found = [one for one in alone if "label_noise" in one.about]
+    assert len(found) > 6
+    for one in found[:6]:
+        others = [other for other in examples if other.provenance != one.provenance]
+        rows = [*others, replace(one, about={}), *bare]
+        mixed, _ = _run(tmp_path / str(one.provenance.row), rows, type="label_noise", action="mark")
+        assert mixed[150:] == bare
+        assert mixed[149].about["label_noise"]["margin"] > one.about["label_noise"]["margin"] / 2
 
 
 def test_a_surrogate_that_knows_nothing_judges_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tanzim.core.errors import DataError
 from tanzim.core.records import Json, Progress, no_progress
-from tanzim.data.balance.label_noise import draw_folds
+from tanzim.data.balance.labelled import draw_folds
 from tanzim.data.select import convex
 from tanzim.data.select.choose import choose, macro_f1
 from tanzim.data.select.config import SelectConfig
@@ -28,7 +28,6 @@ Mask = npt.NDArray[np.bool_]
 
 STRENGTH = 2.0  # λ = 1 / (STRENGTH · N), as for the surrogate of label_noise
 DRAWS = 5  # random choices that the report takes the mean of
-_ALWAYS = 20  # examples of a class that a surrogate sees, if there are so many
 _LEAST_FOLDS = 3  # one to hold out, two to learn from
 _OUTSIDE = -1  # the fold of an example that no surrogate learnt from
 
@@ -111,7 +110,7 @@ def judge_labelled(
 
     """
     rng = np.random.default_rng(seed)
-    rows = _drawn(whole, config.surrogate_rows, rng)
+    rows = whole.drawn(np.arange(len(whole)), config.surrogate_rows, rng)
     raw = whole.raw(rows)
     weigh = weigher(raw)
     folds = draw_folds(whole.codes[rows], whole.digests[rows], config.folds, rng)
@@ -195,15 +194,6 @@ def _doubtful(rest: Sample, config: SelectConfig, seed: int) -> Mask | None:
         rest.x_NF, rest.labels, rest.classes, epochs=config.epochs, seed=seed, progress=no_progress
     )
     return np.asarray(course.area < 0)
-
-
-def _drawn(whole: Whole, most: int, rng: np.random.Generator) -> Codes:
-    """Draw what surrogates are fitted to, some of every class, in order."""
-    if len(whole) <= most:
-        return np.arange(len(whole))
-    drawn = rng.permutation(len(whole))
-    rare = [drawn[whole.codes[drawn] == code][:_ALWAYS] for code in range(len(whole.names))]
-    return np.unique(np.concatenate([drawn[:most], *rare]))
 
 
 def _rounded(value: dict[str, float]) -> dict[str, float]:
