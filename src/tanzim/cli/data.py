@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tanzim.cli.label import agree_command, queue_command, review_command
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
@@ -103,6 +105,11 @@ def step_command(
         reporter.say(f"… and {len(done.removed) - 5:,} more")
     if done.output is not None:
         show.done(f"{done.report.rows_out:,} rows: {done.output}", f"tanzim data inspect {done.output}")
+
+
+app.command("queue")(queue_command)
+app.command("review")(review_command)
+app.command("agree")(agree_command)
 
 
 @app.command("publish")

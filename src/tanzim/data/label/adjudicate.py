@@ -22,12 +22,14 @@ class Verdict:
         label: the label; None sends it to review.
         share: how much of the votes, or which probability, stands behind the likeliest label.
         votes: who said what.
+        decided_by: who decided where they disagree; empty where their votes did.
 
     """
 
     label: str | None
     share: float
     votes: Mapping[str, str]
+    decided_by: str = ""
 
 
 def adjudicate(

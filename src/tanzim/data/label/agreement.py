@@ -89,10 +89,54 @@ def krippendorff_alpha(
         DataError: no item has two labels, labels of an interval are no numbers, or all are the same.
 
     """
+    return _alpha(*_paired(annotations_AN, order), level)
+
+
+def alpha_interval(
+    annotations_AN: Sequence[Sequence[str | None]],
+    *,
+    level: Literal["nominal", "ordinal", "interval"] = "nominal",
+    order: Sequence[str] = (),
+    draws: int = 1000,
+    seed: int = 13,
+) -> tuple[float, float]:
+    """Return the 95 % interval of Krippendorff's alpha: items are drawn again (percentile bootstrap).
+
+    Draws in which all labels are the same say nothing and are left out.
+
+    Args:
+        annotations_AN: each annotator's labels of the same items, None where there is none.
+        level: as for `krippendorff_alpha`.
+        order: as for `krippendorff_alpha`.
+        draws: how many.
+        seed: of the draws.
+
+    Raises:
+        DataError: as for `krippendorff_alpha`.
+
+    """
+    counts_NC, labels = _paired(annotations_AN, order)
+    _alpha(counts_NC, labels, level)
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        drawn_NC = counts_NC[rng.integers(len(counts_NC), size=len(counts_NC))]
+        if (drawn_NC.sum(0) > 0).sum() > 1:
+            found.append(_alpha(drawn_NC, labels, level))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _paired(annotations_AN: Sequence[Sequence[str | None]], order: Sequence[str]) -> tuple[Floats, list[str]]:
+    """Count the labels of each item that has two or more: one that stands alone agrees with nothing."""
     counts_NC, labels = _counts(annotations_AN, order)
-    counts_NC = counts_NC[counts_NC.sum(1) >= 2]  # a label that stands alone agrees with nothing
+    counts_NC = counts_NC[counts_NC.sum(1) >= 2]
     if not len(counts_NC):
         raise DataError("no item has labels of two annotators", where="agreement")
+    return counts_NC, labels
+
+
+def _alpha(counts_NC: Floats, labels: Sequence[str], level: str) -> float:
     pairs_N = counts_NC.sum(1) - 1
     observed_CC = (counts_NC / pairs_N[:, None]).T @ counts_NC - np.diag(
         (counts_NC / pairs_N[:, None]).sum(0)

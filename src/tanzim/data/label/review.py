@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -21,20 +20,11 @@ from tanzim.core.files import write_json, write_text
 from tanzim.core.records import Example, Json, Provenance
 from tanzim.core.seeds import derive
 from tanzim.data.label.adjudicate import Verdict
+from tanzim.data.label.queue import Annotation, by_origin, checked_name, plain_origin, read_origin
 from tanzim.data.texts import read
 
 Format = Literal["plain", "label_studio", "argilla"]
 QUESTION = "label"  # what the label is called in Label Studio and Argilla
-_NAME = re.compile(r"[\w@.+-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """One annotator's label of one example."""
-
-    provenance: Provenance
-    annotator: str
-    label: str
 
 
 def export_tasks(
@@ -68,13 +58,11 @@ def export_tasks(
 
     """
     for name in annotators:
-        if not _NAME.fullmatch(name) or name.startswith(".") or list(annotators).count(name) > 1:
-            raise DataError(
-                f"annotators must have different names of letters, digits and .+-_@; found {name!r}",
-                where="review",
-            )
+        if list(annotators).count(name) > 1:
+            raise DataError(f"annotators must have different names; {name!r} stands twice", where="review")
+        checked_name(name)
     tasks = [(example.provenance, read(example) or example.text) for example in examples]
-    _by_origin(origin for origin, _ in tasks)
+    by_origin(origin for origin, _ in tasks)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name in annotators:
@@ -141,7 +129,7 @@ def annotated(examples: Sequence[Example], annotations: Iterable[Annotation]) ->
             examples have the same origin.
 
     """
-    place = _by_origin(example.provenance for example in examples)
+    place = by_origin(example.provenance for example in examples)
     votes: list[dict[str, str]] = [{} for _ in examples]
     for one in annotations:
         if one.provenance not in place:
@@ -177,25 +165,19 @@ def settled(examples: Sequence[Example], verdicts: Sequence[Verdict]) -> tuple[l
         if verdict.label is None:
             open_.append(example)
             continue
-        review = {"label": verdict.label, "share": round(verdict.share, 4), "votes": dict(verdict.votes)}
+        review: Json = {
+            "label": verdict.label,
+            "share": round(verdict.share, 4),
+            "votes": dict(verdict.votes),
+        }
+        if verdict.decided_by:
+            review["decided_by"] = verdict.decided_by
         about = {**example.about, "review": review}
         if example.kind in ("text", "labelled"):
             done.append(replace(example, kind="labelled", label=verdict.label, about=about))
         else:
             done.append(replace(example, about=about))
     return done, open_
-
-
-def _by_origin(origins: Iterable[Provenance]) -> dict[Provenance, int]:
-    place: dict[Provenance, int] = {}
-    for number, origin in enumerate(origins):
-        if place.setdefault(origin, number) != number:
-            raise DataError(
-                f"two examples come from {origin}: labels could not be told apart",
-                where="review",
-                fix="take repeated examples out first (dedup_exact)",
-            )
-    return place
 
 
 def _rows(path: Path) -> list[Json]:
@@ -212,22 +194,14 @@ def _rows(path: Path) -> list[Json]:
     return list(rows)
 
 
-def _origin(origin: Provenance) -> Json:
-    return {"source": origin.source, "row": origin.row, "derived": origin.derived}
-
-
-def _provenance(value: Json) -> Provenance:
-    return Provenance(str(value["source"]), int(value["row"]), str(value.get("derived") or ""))
-
-
 def _plain(origin: Provenance, text: str, annotator: str, labels: Sequence[str]) -> Json:
-    options = list(labels)
-    return {"task": _origin(origin), "text": text, "annotator": annotator, "options": options, "label": None}
+    task = {"task": plain_origin(origin), "text": text}
+    return {**task, "annotator": annotator, "options": list(labels), "label": None}
 
 
 def _label_studio(origin: Provenance, text: str, annotator: str, labels: Sequence[str]) -> Json:
     del annotator, labels  # it names its annotators itself, and takes the labels from labels.xml
-    return {"data": {"text": text, **_origin(origin)}}
+    return {"data": {"text": text, **plain_origin(origin)}}
 
 
 def _argilla(origin: Provenance, text: str, annotator: str, labels: Sequence[str]) -> Json:
@@ -235,7 +209,7 @@ def _argilla(origin: Provenance, text: str, annotator: str, labels: Sequence[str
     return {
         "id": str(origin),
         "fields": {"text": text},
-        "metadata": _origin(origin),
+        "metadata": plain_origin(origin),
         "suggestions": {},
         "responses": {},
         "vectors": {},
@@ -256,7 +230,7 @@ Said = tuple[Provenance, list[tuple[str, str]]]
 
 def _read_plain(row: Json) -> Said:
     label = row["label"]
-    return _provenance(row["task"]), [] if label in (None, "") else [(str(row["annotator"]), str(label))]
+    return read_origin(row["task"]), [] if label in (None, "") else [(str(row["annotator"]), str(label))]
 
 
 def _read_label_studio(row: Json) -> Said:
@@ -273,7 +247,7 @@ def _read_label_studio(row: Json) -> Said:
         if len(choices) > 1:
             raise ValueError(f"one label is wanted, found {choices}")
         said.append((_who(annotation["completed_by"]), str(choices[0])))
-    return _provenance(row["data"]), said
+    return read_origin(row["data"]), said
 
 
 def _who(value: Any) -> str:  # noqa: ANN401 - a number, or an object
@@ -285,7 +259,7 @@ def _who(value: Any) -> str:  # noqa: ANN401 - a number, or an object
 def _read_argilla(row: Json) -> Said:
     answers = (row.get("responses") or {}).get(QUESTION) or []
     said = [(str(one["user_id"]), str(one["value"])) for one in answers if one.get("value") is not None]
-    return _provenance(row["metadata"]), said
+    return read_origin(row["metadata"]), said
 
 
 _WRITERS: dict[Format, Callable[[Provenance, str, str, Sequence[str]], Json]] = {
