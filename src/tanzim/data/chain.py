@@ -9,27 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Powers
 from tanzim.core.records import Json, Progress, no_progress
 from tanzim.data.cache import used
 from tanzim.data.config import StepConfig
-from tanzim.data.executor import Executor, Local
+from tanzim.data.executor import Executor, Local, Tell, nobody, telling, told
 from tanzim.data.ledger import Ledger, StepReport
 from tanzim.data.shards import Dataset, Shard, write_shard
 from tanzim.data.step import Survey, WholeStep
 from tanzim.data.steps import make_step, step_class
-
-Item = TypeVar("Item")
-_TOLD = 20  # rows between two reports of progress, in steps that work in this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +152,13 @@ class _Here:
 
     def __init__(self, powers: Powers) -> None:
         self._powers = powers
-        self.tell: Callable[[int], None] = lambda rows: None
 
     def map(
-        self, function: Callable[..., Any], tasks: Sequence[Any]
+        self, function: Callable[..., Any], tasks: Sequence[Any], tell: Tell = nobody
     ) -> Generator[tuple[int, Any], None, None]:
-        for number, task in enumerate(tasks):
-            yield number, function(task, powers=self._powers, tell=self.tell)
+        with telling(tell):
+            for number, task in enumerate(tasks):
+                yield number, function(task, powers=self._powers)
 
 
 def _run(
@@ -176,20 +173,15 @@ def _run(
     total = sum(task.shard.rows for task in tasks)
     rows = total - sum(task.shard.rows for task in left)
     progress(rows, total, "")
-    if isinstance(executor, _Here):  # such steps are slow: they show each of their rows, not each shard
-        executor.tell = lambda inside: progress(rows + inside, total, "")
-    with closing(executor.map(function, left)) as results:
+    before = rows
+
+    def tell(inside: int) -> None:
+        progress(min(total, max(rows, before + inside)), total, "")
+
+    with closing(executor.map(function, left, tell)) as results:
         for number, _ in results:
             rows += left[number].shard.rows
-            progress(rows, total, "")
-
-
-def _told(items: Iterable[Item], tell: Callable[[int], None] | None) -> Iterator[Item]:
-    """Pass items on, and tell how many."""
-    for number, item in enumerate(items):
-        if tell is not None and number % _TOLD == 0:
-            tell(number)
-        yield item
+            tell(0)
 
 
 def _decide(
@@ -226,22 +218,22 @@ def _noted(progress: Progress, type: str, done: int, total: int | None, note: st
     progress(done, total, f"{type}: {note}" if note else type)
 
 
-def _survey(task: _Task, powers: Powers | None = None, tell: Callable[[int], None] | None = None) -> None:
+def _survey(task: _Task, powers: Powers | None = None) -> None:
     step = make_step(task.config, powers or Powers(), task.seed)
     assert isinstance(step, WholeStep)
     path = task.out.with_suffix(".survey")
     part = path.with_suffix(".part")
-    step.survey(_told(task.shard, tell), part)
+    step.survey(told(task.shard), part)
     part.replace(path)
 
 
-def _judge(task: _Task, powers: Powers | None = None, tell: Callable[[int], None] | None = None) -> None:
+def _judge(task: _Task, powers: Powers | None = None) -> None:
     """Run a step on one shard; write what came out, what was removed, and what was counted."""
     step = make_step(task.config, powers or Powers(), task.seed)
     ledger = Ledger(step)
     rejected = task.out.with_suffix(".rejected.part")
     with rejected.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        incoming = ledger.incoming(_told(task.shard.stored(), tell))
+        incoming = ledger.incoming(told(task.shard.stored()))
         outcomes = (
             step.judge(incoming, task.verdict, task.first)
             if isinstance(step, WholeStep) and task.verdict

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from tanzim.core.environ import environment
 from tanzim.core.errors import DataError, TanzimError
 from tanzim.core.optional import need
-from tanzim.data.executor import cores
+from tanzim.data.executor import Tell, cores, nobody
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,13 +56,16 @@ class OnRay:
             self._data = data
         return self._data
 
-    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[tuple[int, R], None, None]:
-        """Yield the number of each task and its result.
+    def map(
+        self, function: Callable[[T], R], tasks: Sequence[T], tell: Tell = nobody
+    ) -> Generator[tuple[int, R], None, None]:
+        """Yield the number of each task and its result; what goes on inside of one, nodes do not tell.
 
         Raises:
             DataError: Ray gave up on a task.
 
         """
+        del tell
         if not tasks:
             return
         data = self._start()

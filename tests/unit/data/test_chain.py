@@ -226,7 +226,7 @@ def test_a_step_with_a_power_runs_here_and_shows_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["tanzim.data.steps_of_tests"], "Made", Judged)
-    monkeypatch.setattr("tanzim.data.chain._TOLD", 2)
+    monkeypatch.setattr("tanzim.data.executor._TOLD", 2)
     told: list[int] = []
     done = run_steps(
         [MadeConfig()],

@@ -16,7 +16,7 @@ import pytest
 
 from tanzim.core.errors import DataError
 from tanzim.data.config import DataConfig
-from tanzim.data.executor import Local
+from tanzim.data.executor import Local, told
 from tanzim.data.prepare import prepare
 
 SCRIPT = Path(__file__).with_name("slowed_prepare.py")
@@ -153,6 +153,18 @@ def test_every_task_is_done_once_and_errors_arrive_as_they_are() -> None:
         assert dict(Local(workers).map(_double, tasks)) == {n: 2 * n for n in tasks}
         with pytest.raises(DataError, match="thirteen"):
             list(Local(workers).map(_double, [12, 13, 14]))
+
+
+def _through(rows: int) -> int:
+    return sum(1 for _ in told(range(rows)))
+
+
+def test_workers_tell_how_many_rows_they_have_got_through() -> None:
+    for workers in (1, 2):
+        heard: list[int] = []
+        assert dict(Local(workers).map(_through, [50, 7, 0, 63], heard.append)) == {0: 50, 1: 7, 2: 0, 3: 63}
+        assert heard == sorted(heard)
+        assert heard[-1] == 120
 
 
 @pytest.mark.slow
