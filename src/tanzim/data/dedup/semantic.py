@@ -9,7 +9,8 @@ Legend: N examples · D numbers of an embedding · C clusters · M rows looked a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import numpy.typing as npt
 
 from tanzim.core.errors import DataError
 from tanzim.core.optional import need
-from tanzim.core.records import Json, Progress
+from tanzim.core.records import Example, Json, Progress
 from tanzim.data.dedup.columns import Array, Rows, Table
-from tanzim.data.dedup.config import DedupSemanticConfig
+from tanzim.data.dedup.config import EMBEDDED, DedupSemanticConfig
 from tanzim.data.dedup.members import GroupStep, Parents
+from tanzim.data.screen.detect import language_of
 
 _TOGETHER = 1024  # texts handed to the model, and rows compared, at a time
 _SAMPLE, _MOST_CLUSTERS, _TURNS = 40, 4096, 12  # k-means: examples for each cluster, clusters, rounds
@@ -32,15 +34,47 @@ Vectors = npt.NDArray[np.float32]
 class DedupSemantic(GroupStep[DedupSemanticConfig]):
     """Of examples whose embeddings are nearly the same keep one.
 
-    It needs a model that knows their language: to one that does not, all texts of it are alike.
+    What is in a language that the model does not know is not compared: to the model, all of it is alike.
+    The language is ``about.language``, or what the letters show.
     """
 
     parallel = False
     reason = "says the same as another example"
     said = "says the same as {where} (cosine {similarity:.2f}; kept as {why})"
 
+    def survey(self, examples: Iterable[Example], path: Path) -> None:
+        """Write the embeddings, where they come from, and what they are worth."""
+        self._languages: list[str] = []
+        super().survey(self._noted(examples), path)
+
+    def _noted(self, examples: Iterable[Example]) -> Iterator[Example]:
+        for example in examples:
+            self._languages.append(str(example.about.get("language", "")))
+            yield example
+
+    def _known(self, texts: Sequence[str]) -> Rows:
+        """Return the places of the texts that the model understands."""
+        known = self.config.languages
+        if known is None:
+            known = ["en"] if self.config.model in EMBEDDED else []
+        told = zip(self._languages, texts, strict=True)
+        return np.array(
+            [i for i, (said, text) in enumerate(told) if not known or (said or language_of(text)) in known],
+            np.int64,
+        )
+
     def look(self, texts: Sequence[str]) -> dict[str, Array]:
-        """Return embeddings, [N, D], in half precision, which moves a cosine by a thousandth at the most."""
+        """Return embeddings, [N, D], in half precision, which moves a cosine by a thousandth at the most.
+
+        What the model does not understand has none but zeros, and is marked.
+        """
+        known = self._known(texts)
+        understood = self._embedded([texts[place] for place in known] or list(texts[:1]))
+        vectors = np.zeros((len(texts), understood.shape[1]), np.float16)
+        vectors[known] = understood[: len(known)]
+        return {"vector": vectors, "known": np.isin(np.arange(len(texts)), known)}
+
+    def _embedded(self, texts: Sequence[str]) -> Array:
         embed = self.powers.embed(self.config.model)
         found = []
         for first in range(0, len(texts), _TOGETHER):
@@ -53,14 +87,20 @@ class DedupSemantic(GroupStep[DedupSemanticConfig]):
                     fix="use a model that gives one vector of finite numbers for each text",
                 )
             found.append(vectors.astype(np.float16))
-        return {"vector": np.concatenate(found) if found else np.empty((0, 0), np.float16)}
+        return np.concatenate(found) if found else np.empty((0, 0), np.float16)
 
     def link(self, table: Table, parents: Parents, progress: Progress) -> Json:
         """Put each under the first of those that it is, in steps, nearly the same as."""
         near = need("tanzim.data.dedup.kernels_near", "dedup")
-        count = min(_MOST_CLUSTERS, max(1, round(len(table) / self.config.cluster)))
-        centres_CD = _centres(table, count, np.random.default_rng(self.seed))
+        known = table.at("known", np.arange(len(table))).astype(bool)
+        places = np.flatnonzero(known)
+        said = {"not compared: in another language": len(known) - len(places)} if not known.all() else {}
+        if not len(places):
+            return {"clusters": 0, **said}
+        count = min(_MOST_CLUSTERS, max(1, round(len(places) / self.config.cluster)))
+        centres_CD = _centres(table, places, count, np.random.default_rng(self.seed))
         homes = _assign(table, centres_CD, self.config.threshold, progress)
+        homes[~known] = -1
         for cluster in range(count):
             rows = np.flatnonzero((homes == cluster).any(axis=1))
             if not len(rows):
@@ -79,7 +119,7 @@ class DedupSemantic(GroupStep[DedupSemanticConfig]):
                     near.join(parents, rows[one[wanted]], rows[two[wanted]])
             progress(cluster + 1, count, "comparing")
         near.flatten(parents)
-        return {"clusters": count}
+        return {"clusters": count, **said}
 
     def alike(self, table: Table, rows: Rows, kept: Rows) -> Array:
         """Return the cosines of pairs of examples, [M]."""
@@ -94,9 +134,9 @@ class DedupSemantic(GroupStep[DedupSemanticConfig]):
         return cosines
 
 
-def _centres(table: Table, count: int, rng: np.random.Generator) -> Vectors:
-    """Return the centres of spherical k-means over a sample, [C, D] (Dhillon and Modha, 2001)."""
-    rows = np.sort(rng.choice(len(table), min(len(table), _SAMPLE * count), replace=False))
+def _centres(table: Table, places: Rows, count: int, rng: np.random.Generator) -> Vectors:
+    """Return the centres of spherical k-means over a sample of rows, [C, D] (Dhillon and Modha, 2001)."""
+    rows = np.sort(rng.choice(places, min(len(places), _SAMPLE * count), replace=False))
     vectors_MD: Vectors = table.at("vector", rows).astype(np.float32)
     centres_CD = vectors_MD[rng.choice(len(rows), min(count, len(rows)), replace=False)]
     for _ in range(_TURNS if count > 1 else 1):
