@@ -94,9 +94,9 @@ class Engine:
         with self._weights.using(adapter):
             yield self._weights.module(adapter)
 
-    def scheduler(self, max_batch: int, *, join_at: int = 1) -> Scheduler:
+    def scheduler(self, max_batch: int, *, join_at: int = 1, mix: bool = True) -> Scheduler:
         """Return a scheduler to feed with `sequence` and step by hand, as the server does."""
-        return Scheduler(self._forward, self._weights, max_batch=max_batch, join_at=join_at)
+        return Scheduler(self._forward, self._weights, max_batch=max_batch, join_at=join_at, mix=mix)
 
     def sequence(self, request: Request) -> Sequence:
         """Return a request's state for a scheduler.
@@ -138,7 +138,9 @@ class Engine:
 
         """
         sequences = [self.sequence(request) for request in requests]
-        scheduler = self.scheduler(max_batch, join_at=max(1, max_batch // 4))
+        # One adapter alone is merged into the weights; several share a batch.
+        mix = len({request.adapter for request in requests}) > 1
+        scheduler = self.scheduler(max_batch, join_at=max(1, max_batch // 4), mix=mix)
         for sequence in sorted(sequences, key=_batch_order):
             scheduler.add(sequence)
         done = 0
@@ -157,7 +159,7 @@ class Engine:
 
         """
         sequence = self.sequence(request)
-        scheduler = self.scheduler(1)
+        scheduler = self.scheduler(1, mix=False)
         scheduler.add(sequence)
         while scheduler.busy:
             scheduler.step()

@@ -32,6 +32,9 @@ class _Batch:
     positions_B: Tensor
 
 
+MIXED = ""  # stands for all adapters that one batch may hold beside the base; no adapter's name is empty
+
+
 @dataclass
 class _Prefix:
     """A computed beginning that prompts share."""
@@ -44,22 +47,28 @@ class _Prefix:
 class Scheduler:
     """Runs sequences to their end, up to ``max_batch`` together.
 
-    The batch belongs to one adapter at a time. The queue is served strictly in order, so that a
-    request for another adapter waits for the running ones, and never for later ones.
+    One batch holds rows of the base and of any adapters of low rank; or, of each other kind, of one
+    adapter. The queue is served strictly in order, so that a request that does not go with the running
+    ones waits for them, and never for later ones.
 
     Args:
         forward: the model's forward pass.
         weights: switches between base and adapters.
         max_batch: most rows computed together.
         join_at: let new rows in when this many are free (more than one: fewer, larger prefills).
+        mix: let adapters of low rank share a batch; else they are merged into the weights, one at a time,
+            which is faster where there is only one.
 
     """
 
-    def __init__(self, forward: Forward, weights: Weights, *, max_batch: int, join_at: int = 1) -> None:
+    def __init__(
+        self, forward: Forward, weights: Weights, *, max_batch: int, join_at: int = 1, mix: bool = True
+    ) -> None:
         self._forward = forward
         self._weights = weights
         self._max_batch = 1 if forward.single_row else max_batch
         self._join_at = min(join_at, self._max_batch)
+        self._mix = mix
         self._waiting: deque[Sequence] = deque()
         self._batch: _Batch | None = None
         self._prefix: _Prefix | None = None
@@ -83,34 +92,34 @@ class Scheduler:
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
         """Give every running sequence one more token; return those that got one."""
-        adapter = self._running_adapter()
-        group = self._admit(adapter)
-        with self._weights.using(adapter):
-            logits_BV, sequences = self._prefill(group) if group else self._decode()
+        group = self._admit()
+        logits_BV, sequences = self._prefill(group) if group else self._decode()
         self._sample(logits_BV, sequences)
         if self._batch is not None and any(s.finish_reason for s in self._batch.sequences):
             self._keep([s.finish_reason is None for s in self._batch.sequences])
         return sequences
 
-    def _running_adapter(self) -> str | None:
-        first = self._batch.sequences[0] if self._batch is not None else self._waiting[0]
-        return first.request.adapter
+    def _lane(self, sequence: Sequence) -> str | None:
+        """Return what the sequences of one batch have in common: their adapter, or that they mix."""
+        adapter = sequence.request.adapter
+        return MIXED if self._mix and self._weights.mixes(adapter) else adapter
 
-    def _admit(self, adapter: str | None) -> list[Sequence]:
+    def _admit(self) -> list[Sequence]:
         """Take the next sequences off the queue that fit into the batch."""
         running = len(self._batch.sequences) if self._batch is not None else 0
         free = self._max_batch - running
         group: list[Sequence] = []
-        if running and free < self._join_at:
+        if not self._waiting or (running and free < self._join_at):
             return group
+        lane = self._lane(self._batch.sequences[0] if self._batch is not None else self._waiting[0])
         longest = 0
         while self._waiting and len(group) < free:
             head = self._waiting[0].request
             longest = max(longest, len(head.prompt_ids))
             too_many = group and longest * (len(group) + 1) > PREFILL_TOKENS
             # Padding would stand between the learnt start of a row and its text.
-            alone = group and self._forward.contiguous and self._weights.start(adapter) is not None
-            if head.adapter != adapter or too_many or alone:
+            alone = group and self._forward.contiguous and self._weights.start(head.adapter) is not None
+            if self._lane(self._waiting[0]) != lane or too_many or alone:
                 break
             group.append(self._waiting.popleft())
         return group
@@ -128,7 +137,7 @@ class Scheduler:
         ids_BT, new_BT = left_padded([prompt[known:] for prompt in prompts], self._forward.device)
         positions_BT = (new_BT.cumsum(1) - 1).clamp_min(0) + start
         mask_BL = torch.cat([new_BT.new_ones(len(group), start), new_BT], dim=1)
-        logits_BV = self._forward(ids_BT, positions_BT, _or_none(mask_BL), cache)[:, -1]
+        logits_BV = self._compute(group, ids_BT, positions_BT, _or_none(mask_BL), cache)
         self._join(_Batch(group, cache, mask_BL, positions_BT[:, -1] + 1))
         return logits_BV, group
 
@@ -137,6 +146,8 @@ class Scheduler:
         if self._forward.contiguous:
             return None
         adapter = group[0].request.adapter
+        if any(sequence.request.adapter != adapter for sequence in group):
+            return None
         prompts = [s.request.prompt_ids for s in group]
         held = self._prefix
         if (
@@ -156,7 +167,7 @@ class Scheduler:
                 positions_1T = (
                     torch.arange(length, device=self._forward.device)[None] + cache.get_seq_length()
                 )
-                self._forward(ids_1T, positions_1T, None, cache)
+                self._compute(group[:1], ids_1T, positions_1T, None, cache)
                 self._prefix = _Prefix(adapter, ids, cache)
                 return self._prefix
         return None
@@ -183,9 +194,27 @@ class Scheduler:
         ids_B1 = torch.tensor([[s.ids[-1]] for s in batch.sequences], device=self._forward.device)
         batch.mask_BL = torch.nn.functional.pad(batch.mask_BL, (0, 1), value=True)
         mask_BL = _or_none(batch.mask_BL)
-        logits_BV = self._forward(ids_B1, batch.positions_B[:, None], mask_BL, batch.cache)[:, -1]
+        positions_B1 = batch.positions_B[:, None]
+        logits_BV = self._compute(batch.sequences, ids_B1, positions_B1, mask_BL, batch.cache)
         batch.positions_B = batch.positions_B + 1
         return logits_BV, batch.sequences
+
+    def _compute(
+        self,
+        sequences: list[Sequence],
+        ids_BT: Tensor,
+        positions_BT: Tensor,
+        mask_BL: Tensor | None,
+        cache: Cache,
+    ) -> Tensor:
+        """Run the model over rows of ``sequences``; returns the logits of the last column, [B, V]."""
+        adapters = [sequence.request.adapter for sequence in sequences]
+        if self._lane(sequences[0]) == MIXED:
+            lent = self._weights.mixing((adapter, ids_BT.shape[1]) for adapter in adapters)
+        else:
+            lent = self._weights.using(adapters[0])
+        with lent:
+            return self._forward(ids_BT, positions_BT, mask_BL, cache)[:, -1]
 
     def _sample(self, logits_BV: Tensor, sequences: list[Sequence]) -> None:
         samplers = [sequence.sampler for sequence in sequences]

@@ -27,7 +27,7 @@ class Seq2SeqEngine(Engine):
     Rows that began together end together: there is no joining of later requests, and so no serving.
     """
 
-    def scheduler(self, max_batch: int, *, join_at: int = 1) -> Scheduler:
+    def scheduler(self, max_batch: int, *, join_at: int = 1, mix: bool = True) -> Scheduler:
         """Refuse.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -14,11 +14,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tanzim.adapters.lifted import LiftedAdapter
+from tanzim.adapters.lifted import NAME, LiftedAdapter
 from tanzim.adapters.linear import effective
 from tanzim.adapters.own import Change, OwnAdapter, standing
 from tanzim.core.errors import ModelError
 from tanzim.infer.cache import KVCache
+from tanzim.infer.lowrank import low_rank
+from tanzim.infer.mixed import Mix
 from tanzim.infer.start import start_cache
 
 Place = tuple[nn.Module, str, BaseTunerLayer]
@@ -35,6 +37,8 @@ class Weights:
     (`adapters.lifted`) take their places likewise. Learnt vectors before the text (prefix, prompt and
     p-tuning) change no weight: each sequence begins with their keys and values, computed once.
 
+    Adapters of low rank can also be computed beside one another, each for its own rows (`mixing`).
+
     Args:
         model: a transformers model, or one wrapped by PEFT.
 
@@ -49,6 +53,7 @@ class Weights:
         self._base = [layer.get_base_layer() for _, _, layer in self._places]
         self._merged: _Merged | None = None
         self._apart: set[str] = set()  # adapters that are not merged
+        self._mix = Mix(self.bare)
 
     def add_own(self, name: str, adapter: OwnAdapter | LiftedAdapter) -> None:
         """Take an adapter that stands apart from the model beside the others.
@@ -58,9 +63,12 @@ class Weights:
 
         """
         with self.using(None):
-            self._changes = name, adapter.changes(self.bare)
-            if isinstance(adapter, LiftedAdapter) and adapter.prompt is not None:
+            if not isinstance(adapter, LiftedAdapter):
+                self._changes = name, adapter.changes(self.bare)
+            elif adapter.prompt is not None:
                 self._starts[name] = start_cache(adapter.prompt)
+            elif (changes := low_rank(adapter.layers, NAME)) is not None:
+                self._mix.add(name, changes)
         self._own[name] = adapter
 
     @property
@@ -74,6 +82,10 @@ class Weights:
         """Names of the adapters that are loaded."""
         names = tuple(self._model.peft_config) if isinstance(self._model, PeftModel) else ()
         return names + tuple(self._own)
+
+    def mixes(self, adapter: str | None) -> bool:
+        """Whether rows of ``adapter`` can stand in a batch with those of others (see `mixing`)."""
+        return adapter is None or adapter in self._mix
 
     def start(self, adapter: str | None) -> KVCache | None:
         """Return the keys and values that every sequence of ``adapter`` begins with; None for no such."""
@@ -112,6 +124,19 @@ class Weights:
         finally:
             for parent, name, layer in self._places:
                 parent._modules[name] = cast(nn.Module, layer)
+
+    @contextmanager
+    def mixing(self, tokens: Iterable[tuple[str | None, int]]) -> Iterator[None]:
+        """Make the model compute each token with its own adapter inside the block.
+
+        Args:
+            tokens: adapters for which `mixes` is true and how many tokens each has, in the order in
+                which they stand in the batch, row by row.
+
+        """
+        self._mix.set_plan(tokens, self.bare.device)
+        with self.using(None), standing(self._mix.changes):
+            yield
 
     def _made(self, adapter: str) -> list[Change]:
         """Return what an adapter of our own kinds changes, made for it if another was used last."""
