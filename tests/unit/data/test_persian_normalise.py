@@ -139,6 +139,8 @@ LEFT_ALONE = [
     "`كتاب ها می شود`",
     "```python\nx = 'كتاب ها'  # می شود ?\n```",
     "https://example.com/كتاب?q=می,شود",
+    "آدرس:http://example.com/كتاب?q=می,شود",
+    "آدرس=www.example.com/كتاب?q=می,شود",
     "ali.reza@example.com",
     '{"name": "كتاب ها", "n": [1, 2]}',
     "<a href='x?y=1,2'>",
@@ -286,6 +288,23 @@ LETTERS = st.text(
     ),
     max_size=60,
 )
+# Everything that has to do with the script, and what surrounds it on a page.
+BLOCKS = st.text(
+    st.one_of(
+        st.characters(min_codepoint=0x600, max_codepoint=0x6FF),
+        st.characters(min_codepoint=0xFB50, max_codepoint=0xFDFF),
+        st.characters(min_codepoint=0xFE70, max_codepoint=0xFEFF),
+        st.characters(min_codepoint=0x20, max_codepoint=0xFF),
+        st.characters(min_codepoint=0x2000, max_codepoint=0x206F),
+        st.sampled_from("۰۱۲٠١٢012 یک"),
+    ),
+    max_size=40,
+)
+MACHINE = """
+https://a.ir/ب?q=1,2 http:// www. `x` ``` ~~~ <code> </code> <!-- --> {"a":1} {} $x$ $$ \\( \\) ﴿ ﴾ “ ” „ ’
+% ٪ ۲a 2a a.b 1.2.3 @نام #نشان ] [ ( ) ; , ؛ \u200d \u200f \u202b \u202c \ue000
+""".split()  # noqa: SIM905
+MIXED = st.lists(st.sampled_from([*WORDS, *SIGNS, *MACHINE, *" \u00a0\r"]), max_size=20).map("".join)
 CONFIGS = [
     PersianConfig(),
     PersianConfig(lossless=True),
@@ -294,11 +313,44 @@ CONFIGS = [
     ),
     PersianConfig(digits="latin", punctuation="latin", diacritics="vowels"),
     PersianConfig(half_spaces=False, spaces=False, kashida="keep", letters=False),
+    PersianConfig(digits="arabic", punctuation="keep", letters=False, change_marked=True),
+]
+# What a rule wrote, and another read when it came again; each was found at random.
+FOUND = [
+    (";٣b", {"digits": "latin", "punctuation": "latin", "diacritics": "vowels"}),
+    ("ک;۲a", {"digits": "latin"}),
+    ("۱http://ب;ک", {"digits": "latin"}),
+    ("۵http://اي", {"digits": "latin", "lossless": True}),
+    ("ا ها.با", {}),
+    ("] , ی", {}),
+    ("۲ ; اند", {}),
+    ("چـّـب", {}),
+    ("باhttp://\u200c.~~~  ب", {}),
+    ("ی-\u200chttp://ب?", {"spaces": False}),
+    ("ک!-\u200ca", {}),
+    ("کwww\u200c.’ ،", {"digits": "persian", "diacritics": "remove"}),
+    ("ک؟2ًa", {"diacritics": "remove"}),
+    ("،.َaک", {"diacritics": "remove"}),
+    ("یaُhttp://ﶹ", {"diacritics": "remove", "change_marked": True}),
+    ("( ٪aبا", {"punctuation": "latin"}),
+    ("٪www.ک؟", {"punctuation": "latin"}),
+    ("http://ی\u200c;~~~«", {"punctuation": "latin", "diacritics": "remove"}),
+    ("ﯵ گ ﲈ", {"letters": False}),
+    ("گ ﯵ ﶙ", {"letters": False, "spaces": False, "kashida": "keep", "half_spaces": False}),
+    ("ﻒaﱷ ک", {"letters": False, "diacritics": "remove", "change_marked": True}),
 ]
 
 
+@pytest.mark.parametrize(("text", "config"), FOUND)
+def test_twice_is_once_where_it_was_not(text: str, config: dict[str, object]) -> None:
+    asked = PersianConfig.model_validate(config)
+    for whole in (text, f"این که از {text}"):
+        once = normalise(whole, asked)
+        assert normalise(once, asked) == once
+
+
 @settings(max_examples=150, deadline=None)
-@given(TEXTS | LETTERS, st.sampled_from(CONFIGS))
+@given(TEXTS | LETTERS | BLOCKS | MIXED, st.sampled_from(CONFIGS))
 def test_twice_is_once(text: str, config: PersianConfig) -> None:
     once = normalise("این که از " + text, config)
     assert normalise(once, config) == once
@@ -316,7 +368,7 @@ LEXICON = learn(
 
 
 @settings(max_examples=100, deadline=None)
-@given(TEXTS)
+@given(TEXTS | MIXED)
 def test_twice_is_once_with_a_corpus(text: str) -> None:
     normaliser = Normaliser(PersianConfig(lexicon="corpus", cut_words=True), LEXICON)
     once = normaliser("این که از " + text)
@@ -368,6 +420,7 @@ HOSTILE = {
     "dashes": "این " + "-_" * 30_000,
     "at": "این " + "a." * 20_000,
     "می": "می " * 20_000,
+    "addresses": "این " + "ب۲http://" * 5_000,
 }
 
 

@@ -13,7 +13,8 @@ from tanzim.data.clean.persian.script import LETTERS, ZWNJ, has_forms, word_set
 _L = f"[{LETTERS}]"
 _COMMON = sorted(word_set("است که از این برای شده بود شود کرد یک باید کند دارد اند خود تا آن به شد را"))
 _FORWARD = re.compile(f"(?<!{_L})(?:{'|'.join(_COMMON)})(?!{_L})")
-_BACKWARD = re.compile(f"(?<!{_L})(?:{'|'.join(word[::-1] for word in _COMMON)})(?!{_L})")
+_BACKWARD_WORDS = frozenset(word[::-1] for word in _COMMON)
+_BACKWARD = re.compile(f"(?<!{_L})(?:{'|'.join(_BACKWARD_WORDS)})(?!{_L})")
 _SIGN_BEFORE = re.compile(f"(?:^|\\s)[.،؛؟!:]+(?={_L})")
 _SIGN_AFTER = re.compile(f"(?<={_L})[.،؛؟!:]+(?:\\s|$)")
 # Latin words and numbers stand the right way round in a line that is otherwise reversed.
@@ -35,15 +36,28 @@ _BEGINS_WORDS = word_set("""
 COMMON = 5  # times a word is seen before anything is put together to make it
 
 
-def unreversed(text: str) -> str:
+def unreversed(text: str, words: list[str]) -> str:
     """Return a text whose lines were extracted in the order they are seen, right to left, in reading order.
 
     Told by the commonest words read backwards (تسا for است), or by final letter shapes that begin words.
-    Where signs stand behind their words, only the letters of each word are in reverse.
+    Where signs stand behind their words, only the letters of each word are in reverse. A line that would look
+    as much in reverse when turned stays as it is.
+
+    Args:
+        text: the text.
+        words: its runs of letters.
+
     """
-    if not (_BACKWARD.search(text) or has_forms(text)):
+    if _BACKWARD_WORDS.isdisjoint(words) and not has_forms(text):
         return text
-    return "\n".join(_turned(line) if _is_reversed(line) else line for line in text.split("\n"))
+    return "\n".join(map(_forwards, text.split("\n")))
+
+
+def _forwards(line: str) -> str:
+    if not _is_reversed(line):
+        return line
+    turned = _turned(line)
+    return line if _is_reversed(turned) else turned
 
 
 def _is_reversed(line: str) -> bool:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tanzim.core.errors import DataError
-from tanzim.data.clean.persian.letters import letter_table, shapes_to_letters, without_kashida
+from tanzim.data.clean.persian.letters import letter_pairs, replaced, shapes_to_letters, without_kashida
 from tanzim.data.clean.persian.script import LETTERS, ZWNJ, is_persian
 
 _RUN = re.compile(f"[{LETTERS}]+(?:{ZWNJ}[{LETTERS}]+)*")
 _CLAUSE = re.compile(f"[^{LETTERS}{ZWNJ} ]+")
-_TABLE = letter_table(True, "keep")
+_PAIRS = letter_pairs(True, "keep")
 KEPT = 300_000  # entries of each kind: the rarest go first
 
 
@@ -103,7 +103,7 @@ def learn(texts: Iterable[str]) -> Lexicon:
     for text in texts:
         if not is_persian(text):
             continue
-        plain = without_kashida(shapes_to_letters(text).translate(_TABLE))
+        plain = without_kashida(replaced(shapes_to_letters(text), _PAIRS))
         spaced = ZWNJ in plain
         for clause in _CLAUSE.split(plain):
             last = ""

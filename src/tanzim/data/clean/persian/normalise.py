@@ -5,22 +5,27 @@ from __future__ import annotations
 from tanzim.data.clean.config import PersianConfig
 from tanzim.data.clean.persian.joins import CutWords, unreversed, unwrapped
 from tanzim.data.clean.persian.letters import (
-    letter_table,
+    letter_pairs,
     marked,
+    replaced,
     shapes_to_letters,
     without_kashida,
     without_marks,
 )
 from tanzim.data.clean.persian.lexicon import Lexicon
 from tanzim.data.clean.persian.punctuation import signs, spaces
-from tanzim.data.clean.persian.script import ARABIC_SCRIPT, Holes, judged
+from tanzim.data.clean.persian.script import ARABIC_SCRIPT, Holes, judged, runs
 from tanzim.data.clean.persian.spacing import HalfSpaces, tidy
+
+_PASSES = 8  # three were needed at most in a million random texts
 
 
 class Normaliser:
     """Makes Persian texts whole after a config; texts of other languages stay as they are.
 
-    Doing it twice is doing it once. Latin words, code, addresses, tags, JSON, emoji and verses in ﴿﴾ stay as
+    Doing it twice is doing it once: what one rule writes another may read (a digit made Latin belongs to the
+    Latin word behind it), so the rules are applied until they change nothing, and a text on which they never
+    agree stays as it is. Latin words, code, addresses, tags, JSON, emoji and verses in ﴿﴾ stay as
     they are, as do lines of another language in a Persian text.
 
     Args:
@@ -31,7 +36,7 @@ class Normaliser:
 
     def __init__(self, config: PersianConfig, lexicon: Lexicon | None = None) -> None:
         self._config = config
-        self._table = letter_table(config.letters, config.digits)
+        self._pairs = letter_pairs(config.letters, config.digits)
         self._halves = HalfSpaces(lexicon, config.phrases == "join")
         self._cut = CutWords(lexicon) if lexicon is not None and config.cut_words else None
 
@@ -39,11 +44,22 @@ class Normaliser:
         """Return the text as it should be written."""
         if not ARABIC_SCRIPT.search(text):
             return text
+        now = text
+        for _ in range(_PASSES):
+            new = self._once(now)
+            if new == now:
+                return now
+            now = new
+        return text
+
+    def _once(self, text: str) -> str:
         config = self._config
-        whole = config.reversed_lines and not config.lossless
-        ready = unreversed(text) if whole else text
-        plain = shapes_to_letters(ready) if config.letters else ready
-        persian, apart = judged(plain)
+        plain, words = text, runs(text)
+        if config.reversed_lines and not config.lossless:
+            plain = unreversed(plain, words)
+        if config.letters:
+            plain = shapes_to_letters(plain)
+        persian, apart = judged(plain, words if plain == text else None)
         if not persian:
             return text
         if config.line_wraps == "join" and not config.lossless:
@@ -52,7 +68,7 @@ class Normaliser:
         if not config.change_marked:
             apart += marked(plain)
         holes = Holes(plain, apart)
-        inner = holes.text.translate(self._table)
+        inner = replaced(holes.text, self._pairs)
         return holes.fill(inner if config.lossless else self._repaired(inner))
 
     def _repaired(self, text: str) -> str:

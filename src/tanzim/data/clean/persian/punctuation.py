@@ -19,14 +19,14 @@ _HAS_LETTER = re.compile(_L)
 _TO_PERSIAN = str.maketrans("?,;", "؟،؛")
 _TO_LATIN = str.maketrans({"؟": "?", "،": ",", "؛": ";", "«": '"', "»": '"', "٪": "%"})
 
-_RUNS = re.compile(r"(?<=[^\s])  +(?=[^\s|])")
+_RUNS = re.compile(r"  (?<=[^\s]  ) *(?=[^\s|])")
 _BEFORE = re.compile(
-    f" (?<=[{LETTERS}{MARKS}{ZWNJ}\\d»)\\]؟!?] )"
+    f" (?=[،؛؟»!?,;.:)\\]])(?<=[{LETTERS}{MARKS}{ZWNJ}\\d»)\\]؟!?] )"
     f"(?=[،؛؟»]|[!?](?![\\[\\w])|[,;](?!\\w)|[.:](?:\\s|$|[»)\\]])|[)\\]](?![(\\[]))"
     f"| (?<={HOLE} )(?=[،؛؟»])"  # what Latin words have behind them is theirs
 )
 _INSIDE = re.compile(f"([«(]) (?=[{LETTERS}{HOLE}\\d«(])")
-_AFTER = re.compile(f"([،؛؟!])(?=[{LETTERS}{HOLE}«])|(:)(?<={_L}:)(?={_L})")
+_AFTER = re.compile(f"[،؛؟!:](?:(?<!:)(?=[{LETTERS}{HOLE}«])|(?<={_L}:)(?={_L}))")
 _STOP = re.compile(f"\\.(?<={_L}{_L}{_L}\\.)(?={_L}{_L})")
 _IN_BRACKETS = "ها|های|ان|ین|ات|ی|یی|ه|ة|ای|تر|ترین|س|ص|ع|ره|ق|م|ش"
 _OPENING = re.compile(f"[«(](?<={_L}.)(?:(?<=«)|(?=(?!(?:{_IN_BRACKETS})\\)){_L}{_L}))")

@@ -50,17 +50,18 @@ _OTHERS = re.compile("[ةأإٹڈڑںےۓہھۃڕڵۆێەټډړښڼېځڅڳڱڻ�
 _OWN = re.compile("[یک]")
 
 
-def _with_article(word: str) -> bool:
-    """Say whether a word has Arabic's article: not الان, البته, الگو, الهی, المپیک."""
-    return word[:2] == "ال" and len(word) > 4 and word[2] not in "اآهیيگپچ" and word[:4] not in _PERSIAN_AL
+# Words with Arabic's article: not الان, البته, الگو, الهی, المپیک.
+_WITH_ARTICLE = re.compile(f"ال(?<![{LETTERS}]..)(?![اآهیيگپچ]|بت|بر|کت|مپ|زا|نا|حا|ما)[{LETTERS}]{{3,}}")
 
 
-_PERSIAN_AL = word_set("البت البر الکت المپ الماس الزا النا الحا الما الف")
+def runs(text: str) -> list[str]:
+    """Return the runs of letters in a text."""
+    return _RUN.findall(text)
 
 
 def _against(text: str, words: list[str]) -> list[str]:
     """Return letters and words that speak against Persian."""
-    found = [word for word in words if word[:2] == "ال" and _with_article(word)]
+    found = _WITH_ARTICLE.findall(text)
     if not _ARABIC_WORDS.isdisjoint(words):
         found += [word for word in words if word in _ARABIC_WORDS]
     return found + _OTHERS.findall(text)
@@ -71,7 +72,7 @@ def score(text: str) -> int:
 
     Letters and words that no cleaning takes away are counted, so that a cleaned text is judged as before.
     """
-    words = _RUN.findall(text)
+    words = runs(text)
     return _for(text, words) - 2 * len(_against(text, words))
 
 
@@ -88,9 +89,15 @@ def is_persian(text: str) -> bool:
     return judged(text)[0]
 
 
-def judged(text: str) -> tuple[bool, list[tuple[int, int]]]:
-    """Say whether a text is Persian, and which of its lines (start, end) are not (a quotation, say)."""
-    words = _RUN.findall(text)
+def judged(text: str, words: list[str] | None = None) -> tuple[bool, list[tuple[int, int]]]:
+    """Say whether a text is Persian, and which of its lines (start, end) are not (a quotation, say).
+
+    Args:
+        text: the text.
+        words: its runs of letters, where they are known.
+
+    """
+    words = runs(text) if words is None else words
     against = _against(text, words)
     found = _for(text, words) - 2 * len(against)
     if found < 0 or (found == 0 and not _OWN.search(text)):
@@ -116,7 +123,7 @@ _APART = re.compile(
     r"|<(tool_call|tool_response|code|pre|script|style)\b(?:(?!<\1\b).)*?</\1>"
     r"|<!--(?:(?!<!--).)*?-->|</?[A-Za-z][^<>\n]*>"
     r"|\$\$[^$]+\$\$|\$[^$\n\u0600-\u06ff]+\$|\\[(\[](?:(?!\\[(\[]).)+?\\[)\]]"
-    r"|(?:https?|ftp|file)://[^\s<>«»\"\u200c،؛]+|www\.[^\s<>«»\"\u200c،؛]+"
+    rf"|(?:(?<![{_BESIDE}])[{_BESIDE}]++)?(?:(?:https?|ftp|file)://|www\.)[^\s<>«»\"\u200c،؛]+"
     r"|(?<![0-9A-Za-z_.+-])[0-9A-Za-z_.+-]{1,64}@[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)+|[@#][\w\u200c]+"
     r"|(?<![0-9])[0-9]+(?:[.:][0-9]+){2,}"
     rf"|(?:(?<![{_BESIDE}])[{_BESIDE}]+)?[{_LATIN}](?:[{_LATIN}{_BESIDE}'’]*[{_LATIN}0-9_/\\%+=&*#])?"

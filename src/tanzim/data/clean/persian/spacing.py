@@ -58,12 +58,12 @@ _VERBAL = re.compile(".*(?:[میدن]|ست|[نیاورش]ه|ت|د)")
 _WINE = word_set("""
 و ناب را از که به در با یا تا هم نوشی خواره فروش فروشان پرست کهنه صاف سرخ
 """)
-# What typesetters and old converters wrote for a half-space.
-_STAND_INS = re.compile(f"(?<=[{LETTERS}{MARKS}])[\u00ac\u200b\u00ad\u200c]+(?=[{LETTERS}])")
-_DOUBLED = re.compile(f"{ZWNJ}{{2,}}")
-_ASTRAY = re.compile(
-    f"(?<![{LETTERS}{MARKS}{HOLE}\\w\u200d]){ZWNJ}+|{ZWNJ}+(?![{LETTERS}{MARKS}{HOLE}\\w\u200d])"
-)
+# What typesetters and old converters wrote for a half-space. Here and in its neighbours a pattern begins with
+# what is rare, and looks back from there: regular expressions then skip to it.
+_STAND_IN = "[\u00ac\u200b\u00ad\u200c]"
+_STAND_INS = re.compile(f"{_STAND_IN}(?<=[{LETTERS}{MARKS}].){_STAND_IN}*(?=[{LETTERS}])")
+_BESIDE = f"[{LETTERS}{MARKS}{HOLE}\\w\u200d]"
+_ASTRAY = re.compile(f"{ZWNJ}(?<!{_BESIDE}.){ZWNJ}*|{ZWNJ}+(?!{_BESIDE})")
 _REMEMBERED = 300_000
 _HEH_ENDS = tuple(
     word_set("""
@@ -80,7 +80,9 @@ def tidy(text: str) -> str:
     text = _STAND_INS.sub(ZWNJ, text)
     if ZWNJ not in text:
         return text
-    return _ASTRAY.sub("", _DOUBLED.sub(ZWNJ, text))
+    while ZWNJ + ZWNJ in text:
+        text = text.replace(ZWNJ + ZWNJ, ZWNJ)
+    return _ASTRAY.sub("", text)
 
 
 def _listed(word: str) -> bool:
@@ -136,29 +138,36 @@ class HalfSpaces:
         if lexicon is not None:
             self._hot |= {pair.split(ZWNJ)[1] for pair in lexicon.halves if lexicon.joined(*pair.split(ZWNJ))}
         self._hot -= _PREFIXES
+        self._looked_at = self._hot | _BEFORE_WORD
+        self._whole = ""
 
     def repair(self, text: str) -> str:
-        """Return the text with its half-spaces."""
+        """Return the text with its half-spaces; one that it has just given comes back at once."""
+        if text == self._whole:
+            return text
         parts = _BETWEEN.split(text)
         words = parts[::2]
         for _ in range(5):
-            at = [i for i, word in enumerate(words) if word in _BEFORE_WORD or word in self._hot]
+            at = [i for i, word in enumerate(words) if word in self._looked_at]
             joined = {i for i in at if self._before(words, parts, i)}
             apart = {i + 1: words[i + 1] for i in joined}
-            words = list(map(self._known.__getitem__, words))
+            new = list(map(self._known.__getitem__, words))
             for i, word in apart.items():
-                words[i] = word  # no longer the beginning of a word: looked at again once it is joined
+                new[i] = word  # no longer the beginning of a word: looked at again once it is joined
             after = [i for i in at if i and i - 1 not in joined and parts[2 * i - 1].strip(" ") == ""]
-            signs = {i: sign for i in after if (sign := self._after(words[i - 1], words[i])) is not None}
+            signs = {i: sign for i in after if (sign := self._after(new[i - 1], new[i])) is not None}
             signs |= {i + 1: ZWNJ for i in joined}
-            parts[::2] = words
-            if not signs:
+            if not signs and new == words:
+                self._whole = text
                 break
+            parts[::2] = words = new
             for i, sign in signs.items():
                 parts[2 * i - 1] = sign
-            parts = _BETWEEN.split("".join(parts))
-            words = parts[::2]
-        return "".join(parts)
+            text = "".join(parts)
+            if signs:
+                parts = _BETWEEN.split(text)
+                words = parts[::2]
+        return text
 
     def _before(self, words: list[str], parts: list[str], at: int) -> bool:
         """Say whether a word is a prefix of the next: می, بی."""
