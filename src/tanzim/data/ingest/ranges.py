@@ -15,10 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tanzim.core.errors import DataError
 from tanzim.core.records import Progress
 from tanzim.data.config import DataConfig
 from tanzim.data.executor import Executor
@@ -28,7 +26,7 @@ from tanzim.data.ingest.plain import one_per_line, read_lines
 from tanzim.data.ingest.read import Ingest
 from tanzim.data.ingest.rows import Rejected, Row
 from tanzim.data.ingest.sources import Container, Source
-from tanzim.data.ingest.tables import Layout, layout_of, read_table
+from tanzim.data.ingest.tables import Layout, layout_of, read_parquet, read_table
 
 SIZE = 32 << 20  # bytes of a stretch, about
 _COUNTED = "counting rows"
@@ -92,8 +90,9 @@ def divide_file(
 
 def read_stretch(stretch: Stretch, source: str, config: DataConfig) -> Iterator[Row | Rejected]:
     """Yield the rows of a stretch, numbered as they are in the whole file."""
-    rows = _groups(stretch, source) if stretch.container == "parquet" else _text(stretch, source, config)
-    return (replace(row, row=row.row + stretch.before) for row in rows)
+    if stretch.container == "parquet":
+        return read_parquet(stretch.path, source, range(stretch.start, stretch.stop), stretch.before)
+    return (replace(row, row=row.row + stretch.before) for row in _text(stretch, source, config))
 
 
 def _text(stretch: Stretch, source: str, config: DataConfig) -> Iterator[Row | Rejected]:
@@ -132,23 +131,6 @@ def _row_groups(path: Path, size: int) -> list[Stretch]:
     if len(starts) < 2:
         return []
     return [Stretch(path, "parquet", a, b, rows[a]) for a, b in pairwise([*starts, len(groups)])]
-
-
-def _groups(stretch: Stretch, source: str) -> Iterator[Row]:
-    number = 0
-    try:
-        with pq.ParquetFile(stretch.path) as file:
-            groups = list(range(stretch.start, stretch.stop))
-            for batch in file.iter_batches(batch_size=1000, row_groups=groups):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Row(source, number, value)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the Parquet file is damaged or cut short ({str(error).splitlines()[0]})",
-            where=f"{stretch.path}, after row {stretch.before + number}",
-            fix="fetch or write the file again",
-        ) from None
 
 
 Cut = tuple[int, int, int]  # where a stretch starts, lines and quotation marks before it

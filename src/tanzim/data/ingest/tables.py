@@ -6,7 +6,7 @@ import csv
 import re
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Literal
@@ -188,17 +188,25 @@ def _row(source: str, number: int, columns: list[str], cells: list[str]) -> Row 
     return Row(source, number, dict(zip(columns, cells[: len(columns)], strict=True)))
 
 
-def read_parquet(path: AnyFile, source: str) -> Iterator[Row | Rejected]:
+def read_parquet(
+    path: AnyFile, source: str, groups: Sequence[int] | None = None, before: int = 0
+) -> Iterator[Row | Rejected]:
     """Yield the rows of a Parquet file, gzipped or not, a thousand at a time.
+
+    Args:
+        path: the file.
+        source: the name that the rows are given.
+        groups: the row groups that are read; None for all.
+        before: rows that stand before the first of them.
 
     Raises:
         DataError: the file is not Parquet, damaged, or ends early.
 
     """
-    number = 0
+    number = before
     try:
         with _seekable(path) as stream, pq.ParquetFile(stream) as file:
-            for batch in file.iter_batches(batch_size=1000):
+            for batch in file.iter_batches(batch_size=1000, row_groups=groups):
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(source, number, value)
