@@ -162,7 +162,8 @@ def inspection(found: Inspection) -> None:
         source = sample.pop("provenance", {})
         text = json.dumps(sample, ensure_ascii=False)
         table.add_row(f"row {source.get('row', '?')}", escape(text[:400] + ("…" if len(text) > 400 else "")))
-    console.print(table)
+    if found.samples:
+        console.print(table)
 
 
 def trained(result: Finetuned) -> None:

@@ -164,7 +164,8 @@ def inspect(paths: str | list[str], config: DataConfig) -> Inspection:
         complete = complete and whole
         rows += one.read if whole else _estimate(one)
     if not looked or not sum(one.read for one in looked):
-        raise DataError("the data holds no rows", where=str(paths), fix="give a file with a few examples")
+        where = paths if isinstance(paths, str) else ", ".join(paths)
+        raise DataError("the data holds no rows", where=where, fix="give a file with a few examples")
     if len(found.sources) > FILES:
         rows = round(rows * len(found.sources) / FILES)
     return _inspection(looked, tally, rows, complete, config)

@@ -47,11 +47,14 @@ def summary(found: Inspection) -> list[str]:
     lengths = found.lengths
     shares = sorted(found.scripts.items(), key=lambda item: -item[1])
     scripts = ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.005)
-    lines = [
-        f"format: {found.format}. {found.reason}",
-        f"rows: {rows}; characters: median {lengths['median']:,.0f}, longest {lengths['max']:,}",
-        f"letters: {scripts or 'none'}",
-    ]
+    long = (
+        f"; characters: median {lengths['median']:,.0f}, longest {lengths['max']:,}"
+        if "median" in lengths  # not where no row can be used
+        else ""
+    )
+    lines = [f"format: {found.format}. {found.reason}", f"rows: {rows}{long}"]
+    if scripts:
+        lines.append(f"letters: {scripts}")
     if found.zwnj:
         lines.append(f"half-spaces (ZWNJ) in {found.zwnj:.0%} of the rows")
     if found.labels:
