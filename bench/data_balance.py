@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,48 +35,19 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict, train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from data_labelled import Rows, mean, read_food, read_spam, step
 from tanzim.core.powers import Embed, Powers
-from tanzim.core.records import Example, Provenance
+from tanzim.core.records import Example
 from tanzim.data.balance.baseline import baselines
 from tanzim.data.balance.points import smote
-from tanzim.data.chain import run_steps
-from tanzim.data.config import DataConfig
-from tanzim.data.executor import Local
-from tanzim.data.shards import write_shards
 from tanzim.train import losses
 
 # Learning rates: a model that is trained for long learns the few it has seen by heart, one that is trained
 # as briefly as in fine-tuning gives a rare class up.
 RATES = {"trained briefly": 0.003, "trained for long": 0.05}
 
-Rows = list[tuple[str, str]]
 Array = npt.NDArray[Any]
 Predict = Callable[[Array], Array]
-
-
-def read_spam(path: Path) -> Rows:
-    lines = (path / "sms_spam/SMSSpamCollection.tsv").read_text(encoding="utf-8").splitlines()
-    return [(text, label) for label, text in (line.split("\t", 1) for line in lines if "\t" in line)]
-
-
-def read_food(path: Path) -> Rows:
-    lines = (path / "persian/parsinlu/sentiment_food.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    names = {"-2": "negative", "-1": "negative", "1": "positive", "2": "positive"}
-    return [(row["review"], names[row["sentiment"]]) for row in rows if row["sentiment"] in names]
-
-
-def examples_of(rows: Rows) -> list[Example]:
-    return [Example("labelled", Provenance("bench", n), text=t, label=y) for n, (t, y) in enumerate(rows, 1)]
-
-
-def step(rows: Rows, powers: Powers | None = None, **config: object) -> list[Example]:
-    """Run one step on rows."""
-    configs = DataConfig.model_validate({"steps": [config]}).steps
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = write_shards(Path(folder) / "in", examples_of(rows))
-        done = list(run_steps(configs, dataset, Path(folder) / "c", seed=1, powers=powers, executor=Local(1)))
-        return list(done[-1].dataset)
 
 
 def vectors_of(rows: Rows) -> Embed:
@@ -149,11 +119,9 @@ def balance(rows: Rows, rare: str, share: float, seed: int) -> dict[str, dict[st
     powers = Powers(embed=lambda name: embed)
     goal = np.array([(y == 0).sum(), (y == 0).sum()])
     points, classes = smote(x, y, goal, seed)
-    more, less = (
-        step(train, type="oversample", max_copies=100),
-        step(train, type="undersample"),
-    )
-    near = step(train, powers, type="smote", embedding="here", max_copies=100)
+    more, _ = step(train, type="oversample", max_copies=100)
+    less, _ = step(train, type="undersample")
+    near, _ = step(train, powers, type="smote", embedding="here", max_copies=100)
     found: dict[str, dict[str, float]] = {}
     for name, rate in RATES.items():
 
@@ -178,7 +146,7 @@ def balance(rows: Rows, rare: str, share: float, seed: int) -> dict[str, dict[st
         }
     texts, labels = [t for t, _ in train], [label for _, label in train]
     found["small models"] = {
-        name: score(np.array([int(guess == rare) for guess in guesses]))
+        name: score(np.array([int(guess == rare) for guess in guesses.labels]))
         for name, guesses in baselines(texts, labels, [t for t, _ in test], seed=seed).items()
     }
     return found
@@ -203,7 +171,7 @@ def noise(rows: Rows, share: float, seed: int) -> dict[str, Any]:
         (text, names[1 - names.index(label)] if flip else label)
         for (text, label), flip in zip(train, wrong, strict=True)
     ]
-    kept = {one.provenance.row - 1 for one in step(noisy, type="label_noise")}
+    kept = {one.provenance.row - 1 for one in step(noisy, type="label_noise")[0]}
     ours = np.array([n not in kept for n in range(len(noisy))])
     texts, labels = [t for t, _ in noisy], np.array([names.index(label) for _, label in noisy])
     shares = cross_val_predict(
@@ -239,13 +207,6 @@ def noise(rows: Rows, share: float, seed: int) -> dict[str, Any]:
     }
 
 
-def mean(found: list[Any]) -> Any:  # noqa: ANN401 - numbers in nests of any depth
-    """Return means of numbers in equal nests, rounded."""
-    if isinstance(found[0], dict):
-        return {key: mean([one[key] for one in found]) for key in found[0]}
-    return round(float(np.mean(found)), 4)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
@@ -255,7 +216,7 @@ def main() -> None:
     sets = {"sms_spam": (read_spam, "spam", 0.02), "sentiment_food (fa)": (read_food, "negative", 0.05)}
     result: dict[str, Any] = {"seeds": arguments.seeds, "balance": {}, "noise": {}}
     for name, (read, rare, share) in sets.items():
-        rows = list(dict.fromkeys(read(arguments.path)))
+        rows = read(arguments.path)
         found = [balance(rows, rare, share, seed) for seed in seeds]
         result["balance"][name] = mean(found)
         print(f"\n{name}: macro-F1 with {share:.0%} {rare} (mean and spread of {arguments.seeds} draws)")

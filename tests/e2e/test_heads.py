@@ -142,6 +142,8 @@ def test_an_encoder_learns_to_classify_a_table(
         assert found["accuracy"]["all"].value == pytest.approx(accuracy_score(right, said))
         macro = macro_f1_score(right, said, average="macro", zero_division=0)
         assert found["macro_f1"]["all"].value == pytest.approx(macro)
+        area = found["average_precision"]["all"].value
+        assert area == pytest.approx(0.5) if system == "majority" else area > 0.9
     assert report.comparisons[0].against == "majority"
     page = (folder.path / "report.html").read_text(encoding="utf-8")
     assert "tuned − majority" in page

@@ -22,7 +22,7 @@ from tanzim.evaluate.items import Item
 from tanzim.evaluate.judge import Column, Judged, judge_labels, label_table
 from tanzim.evaluate.measure import compare_systems, result_of, write_items
 from tanzim.evaluate.report import ALL, MAJORITY, TUNED, EvalReport, LabelScore, SystemResult
-from tanzim.evaluate.stats import Floats, f1, mean
+from tanzim.evaluate.stats import Floats, average_precision, f1, label_scores, mean
 from tanzim.score.entities import are_entities, entities
 from tanzim.score.text import scripts
 
@@ -81,9 +81,11 @@ def evaluate_heads(
         TUNED: [_said(item, labels, usual) for item in found],
     }
     tagged = any(item.words for item in found)
-    judged = {
-        name: (_judge_words if tagged else _judge_texts)(found, given, labels) for name, given in said.items()
-    }
+    if tagged:
+        judged = {name: _judge_words(found, given, labels) for name, given in said.items()}
+    else:
+        chances = {TUNED: _chances(found, len(labels)), MAJORITY: np.zeros((len(found), len(labels)))}
+        judged = {name: _judge_texts(found, given, labels, chances[name]) for name, given in said.items()}
     groups = scripts([item.text for item in found])
     items = [_item(item, group) for item, group in zip(found, groups, strict=True)]
     counted = dict(Counter(groups).most_common())
@@ -157,13 +159,30 @@ def _loss(found: Sequence[LabelledItem], labels: Sequence[str]) -> tuple[float |
     return (total / count if count else None), count
 
 
+def _chances(found: Sequence[LabelledItem], labels: int) -> Floats:
+    """Return the probability of each text's labels, [N, C]."""
+    logits = np.array([item.logits[0] for item in found], np.float64).reshape(-1, labels)
+    powers = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
 def _judge_texts(
-    found: Sequence[LabelledItem], given: Sequence[tuple[str, ...]], labels: Sequence[str]
+    found: Sequence[LabelledItem],
+    given: Sequence[tuple[str, ...]],
+    labels: Sequence[str],
+    chances_NC: Floats,
 ) -> Judged:
+    """Score labels; what looks at no text is as sure of each text as of any other."""
     read, right = [one[0] for one in given], [item.right[0] for item in found]
     judged = Judged(scores=[{} for _ in found], labels=label_table(read, right, labels))
     judge_labels("", read, right, labels, ("macro_f1", "accuracy"), judged)
-    judged.columns = {name: judged.columns[name] for name in ("macro_f1", "accuracy")}
+    rows = label_scores(chances_NC, right, labels)
+    curve = Column(tuple(range(len(found))), rows, average_precision)
+    judged.columns = {
+        "macro_f1": judged.columns["macro_f1"],
+        "accuracy": judged.columns["accuracy"],
+        "average_precision": curve,
+    }
     return judged
 
 

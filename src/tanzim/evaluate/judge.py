@@ -12,7 +12,7 @@ from tanzim.core.records import Json, Score
 from tanzim.evaluate.answers import Answer
 from tanzim.evaluate.items import Item
 from tanzim.evaluate.report import LabelScore
-from tanzim.evaluate.stats import Floats, Value, label_rows, macro_f1, mean
+from tanzim.evaluate.stats import Floats, OfItems, Value, label_rows, macro_f1, mean
 from tanzim.score import metrics
 from tanzim.score.text import normalise
 
@@ -33,14 +33,14 @@ class Column:
 
     Args:
         items: their places, N integers in ascending order.
-        rows: what is summed over items, [N, S].
-        value: from sums to the metric.
+        rows: what is summed over items, or known of each, [N, S].
+        value: from that to the metric.
 
     """
 
     items: tuple[int, ...]
     rows: Floats
-    value: Value
+    value: Value | OfItems
 
     def only(self, chosen: Sequence[bool]) -> Column:
         """Keep the items that are ``chosen`` (one flag per item of the evaluation)."""

@@ -16,6 +16,7 @@ TITLES = {
     "exact_match": "exact match",
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
+    "average_precision": "average precision (PR-AUC), mean of labels",
     "scored_accuracy": "accuracy, labels scored",
     "scored_macro_f1": "macro-F1, labels scored",
     "json_valid": "valid JSON",

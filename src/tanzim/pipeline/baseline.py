@@ -24,7 +24,7 @@ def baseline(folder: Path, *, seed: int) -> Json:
 
     Returns:
         The split that was measured on, how many examples were learnt from and measured, and by model
-        accuracy, macro-F1, balanced accuracy and Cohen's kappa.
+        accuracy, macro-F1, balanced accuracy, Cohen's kappa and average precision.
 
     Raises:
         DataError: there are no labelled examples on both sides, or one class only.

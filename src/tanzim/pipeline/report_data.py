@@ -106,6 +106,7 @@ def _baseline(data: Json) -> list[Child]:
         return []
     names = {
         "macro_f1": "Macro-F1",
+        "average_precision": "PR-AUC",
         "balanced_accuracy": "Balanced accuracy",
         "kappa": "κ",
         "accuracy": "Accuracy",

@@ -414,13 +414,22 @@ def test_small_models_learn_and_the_measures_are_those_of_scikit_learn() -> None
     right = [e.label for e in held]
     found = measured(guesses, right)
     assert list(found) == [MOST_COMMON, "logistic regression", "bagging", "boosting"]
-    for name, guess in guesses.items():
+    for name, said in guesses.items():
+        guess = said.labels
+        assert said.names == ["بد", "خوب"]
+        # the area by hand: precision wherever another true one is reached, equal scores together
+        areas = []
+        for code, label in enumerate(said.names):
+            scores, true = said.shares_NC[:, code], np.array([one == label for one in right])
+            areas.append(np.mean([true[scores >= score].mean() for score in scores[true]]))
         assert found[name] == {
             "accuracy": round(float(np.mean([a == b for a, b in zip(guess, right, strict=True)])), 4),
             "macro_f1": round(float(f1_score(right, guess, average="macro", zero_division=0)), 4),
             "balanced_accuracy": round(float(balanced_accuracy_score(right, guess)), 4),
             "kappa": round(float(cohen_kappa_score(right, guess)), 4),
+            "average_precision": pytest.approx(np.mean(areas), abs=1e-4),
         }
+    assert found[MOST_COMMON]["average_precision"] == pytest.approx(0.5, abs=1e-4)
     assert found[MOST_COMMON]["kappa"] == 0
     assert min(found[name]["macro_f1"] for name in list(found)[1:]) > 0.8
     with pytest.raises(DataError, match="there is one class"):

@@ -1,16 +1,18 @@
-"""Bootstrap intervals against scipy, macro-F1 against scikit-learn, and closed forms."""
+"""Bootstrap intervals against scipy, label measures against scikit-learn, and closed forms."""
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from sklearn.metrics import f1_score, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
 from tanzim.evaluate.judge import label_table
 from tanzim.evaluate.stats import (
     Estimate,
+    average_precision,
     difference,
     interval,
     label_rows,
+    label_scores,
     macro_f1,
     mean,
     resample,
@@ -113,3 +115,38 @@ def test_resamples_are_repeatable_and_draw_n_of_n() -> None:
 )
 def test_verdict(change: Estimate, words: str) -> None:
     assert verdict(change) == words
+
+
+@pytest.mark.parametrize("places", [1, 6])
+def test_average_precision_equals_scikit_learn_on_every_resample(places: int) -> None:
+    """With one decimal many scores are equal; a label that no reference has is left out."""
+    rng = np.random.default_rng(places)
+    true = rng.choice(3, size=60, p=[0.7, 0.2, 0.1])
+    shares = rng.dirichlet(np.ones(4), size=60)
+    shares[np.arange(60), true] += 0.3
+    shares = np.round(shares, places)
+    table = label_scores(shares, [LABELS[i] for i in true], [*LABELS, "nobody's"])
+    counts = resample(60, 70, seed=4)
+    found = average_precision.of(table, counts)
+    for weights, ours in zip(counts, found, strict=True):
+        labels = [label for label in range(3) if weights[true == label].sum()]
+        theirs = [
+            average_precision_score(true == label, shares[:, label], sample_weight=weights)
+            for label in labels
+        ]
+        assert ours == pytest.approx(np.mean(theirs))
+
+
+def test_average_precision_has_an_interval_and_beats_looking_at_nothing() -> None:
+    rng = np.random.default_rng(8)
+    true = rng.random(200) < 0.1
+    score = true + rng.normal(size=200)
+    right = [LABELS[int(one)] for one in true]
+    told = label_scores(np.stack([-score, score], 1), right, LABELS[:2])
+    blind = label_scores(np.zeros((200, 2)), right, LABELS[:2])
+    ours = interval(told, average_precision, resamples=300, seed=1)
+    assert ours.low < ours.value < ours.high
+    assert interval(blind, average_precision, resamples=300, seed=1).value == pytest.approx(0.5)
+    change = difference(told, blind, average_precision, resamples=300, seed=1)
+    assert change.value == pytest.approx(ours.value - 0.5)
+    assert change.low > 0

@@ -57,11 +57,12 @@ def test_baseline_stands_in_the_report(tmp_path: Path) -> None:
     )
     right = [one.label for one in test]
     for model, values in found["models"].items():
-        macro = f1_score(right, guesses[model], average="macro", zero_division=0)
+        macro = f1_score(right, guesses[model].labels, average="macro", zero_division=0)
         assert values["macro_f1"] == pytest.approx(macro, abs=1e-4)
     assert found["models"]["logistic regression"]["macro_f1"] > 0.9
     page = "".join(map(str, data_section(report.to_json(), None)))
     assert "A mark to beat" in page
+    assert "PR-AUC" in page
     assert "boosting" in page
 
 

@@ -7,6 +7,7 @@ scikit-learn; each with the classes weighted evenly, so that rare ones are not g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,25 @@ _ROUNDS = 60  # of boosting
 MOST_COMMON = "always the most common"
 
 
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """What a model says of N texts.
+
+    Args:
+        names: the classes it knows, sorted.
+        labels: the class it says, [N].
+        shares_NC: how sure it is of each class.
+
+    """
+
+    names: list[str]
+    labels: list[str]
+    shares_NC: npt.NDArray[np.float64]
+
+
 def baselines(
     texts: Sequence[str], labels: Sequence[str], others: Sequence[str], *, seed: int
-) -> dict[str, list[str]]:
+) -> dict[str, Guesses]:
     """Train small models, and let each label other texts.
 
     Args:
@@ -35,7 +52,7 @@ def baselines(
         seed: decides what is drawn.
 
     Returns:
-        By model the labels of ``others``: always the most common, logistic regression, bagging, boosting.
+        By model what it says of ``others``: always the most common, logistic regression, bagging, boosting.
 
     Raises:
         DataError: there are no two classes to tell apart.
@@ -53,15 +70,19 @@ def baselines(
     weights = class_weights(np.bincount(codes))[codes]
     learnt, asked = hashed_words(texts), hashed_words(others)
     logistic = fit(learnt, codes, len(names), weights=weights)
-    found: dict[str, npt.NDArray[np.int64]] = {
-        MOST_COMMON: np.full(len(others), np.bincount(codes).argmax()),
-        "logistic regression": logistic(asked).argmax(1),
+    usual = np.bincount(codes) / len(codes)
+    found = {
+        MOST_COMMON: np.tile(usual, (len(others), 1)),
+        "logistic regression": logistic(asked),
     }
     columns = common_places(learnt, least=2)
     for name, model in _ensembles(seed).items():
         model.fit(learnt[:, columns], codes, sample_weight=weights)
-        found[name] = model.predict(asked[:, columns])
-    return {name: [names[code] for code in guesses.tolist()] for name, guesses in found.items()}
+        found[name] = model.predict_proba(asked[:, columns])
+    return {
+        name: Guesses(names, [names[code] for code in shares_NC.argmax(1).tolist()], shares_NC)
+        for name, shares_NC in found.items()
+    }
 
 
 def _ensembles(seed: int) -> dict[str, Any]:
@@ -76,24 +97,31 @@ def _ensembles(seed: int) -> dict[str, Any]:
     }
 
 
-def measured(guesses: Mapping[str, Sequence[str]], right: Sequence[str]) -> Json:
+def measured(guesses: Mapping[str, Guesses], right: Sequence[str]) -> Json:
     """Return how well each model does, by measures that rare classes count in (guide 3.1.3, technique 8).
 
     Args:
-        guesses: by model, labels.
-        right: the true ones.
+        guesses: by model, what it says.
+        right: the true labels.
 
     Returns:
-        By model: accuracy, macro-F1, balanced accuracy (mean recall) and Cohen's kappa.
+        By model: accuracy, macro-F1, balanced accuracy (mean recall), Cohen's kappa, and average precision
+        (the area under the precision-recall curve; the mean of the classes that are there and known).
 
     """
-    names = sorted({*right, *(label for some in guesses.values() for label in some)})
+    return {model: _of(one, right) for model, one in guesses.items()}
+
+
+def _of(guesses: Guesses, right: Sequence[str]) -> dict[str, float]:
+    names = sorted({*right, *guesses.labels})
     places = {name: code for code, name in enumerate(names)}
     truth = np.array([places[label] for label in right], np.int64)
-    return {
-        model: _measures(np.array([places[label] for label in some], np.int64), truth, len(names))
-        for model, some in guesses.items()
-    }
+    found = _measures(np.array([places[label] for label in guesses.labels], np.int64), truth, len(names))
+    area = need("sklearn.metrics", EXTRA).average_precision_score
+    true_NC = np.array([[label == name for name in guesses.names] for label in right])
+    there = np.flatnonzero(true_NC.any(0))
+    areas = [area(true_NC[:, code], guesses.shares_NC[:, code]) for code in there]
+    return found | {"average_precision": round(float(np.mean(areas)), 4) if areas else 0.0}
 
 
 def _measures(guess: Codes, truth: Codes, classes: int) -> dict[str, float]:
