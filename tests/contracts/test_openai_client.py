@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 import torch
-import uvicorn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from helpers.serving import serving
 from tanzim.adapters.config import LoraConfig
 from tanzim.adapters.lora import attach
 from tanzim.core.records import Json, Message
 from tanzim.infer.engine import Engine, Request
 from tanzim.infer.scheduler import Scheduler
-from tanzim.serve.app import create_app
-from tanzim.serve.config import ServeConfig
 
 TOOL: Json = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
@@ -50,19 +48,10 @@ def engine(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
 
 
 @pytest.fixture
-def url(engine: Engine) -> Iterator[str]:
-    config = ServeConfig(max_new_tokens=24, max_batch=4)
-    app = create_app(engine, Lines(engine.tokenizer), config, {"tiny": None, "tuned": "default"})
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    listener.close()
+def url(engine: Engine, tmp_path: Path) -> Iterator[str]:
+    names = {"tiny": None, "tuned": "default"}
+    with serving(engine, Lines(engine.tokenizer), names, tmp_path, max_new_tokens=24, max_batch=4) as address:
+        yield address
 
 
 @pytest.fixture

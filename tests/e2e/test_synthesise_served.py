@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 
+from helpers.serving import serving
 from tanzim.core.records import Example, Message, Provenance
 from tanzim.data.chain import run_steps
 from tanzim.data.config import DataConfig
@@ -20,8 +17,6 @@ from tanzim.models.config import ModelConfig
 from tanzim.pipeline.opened import open_models
 from tanzim.pipeline.power_complete import open_complete
 from tanzim.pipeline.powers import open_powers
-from tanzim.serve.app import create_app
-from tanzim.serve.config import ServeConfig
 
 pytestmark = pytest.mark.slow
 
@@ -29,15 +24,8 @@ pytestmark = pytest.mark.slow
 def test_served_model_answers_as_the_local_one_and_every_draft_is_accounted_for(tmp_path: Path) -> None:
     name = ModelConfig().name
     opened = open_models([name])
-    app = create_app(opened.engine, opened.renderer, ServeConfig(max_batch=2), {name: None})
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    with serving(opened.engine, opened.renderer, {name: None}, tmp_path / "server", max_batch=2) as address:
+        url = f"{address}/v1"
         asked = [[Message("user", "What is the capital of France? One short sentence.")]]
         served = open_complete(url)(asked)
         assert served == open_complete(name)(asked)
@@ -50,10 +38,6 @@ def test_served_model_answers_as_the_local_one_and_every_draft_is_accounted_for(
         (done,) = run_steps(
             configs, dataset, tmp_path / "cache", seed=1, powers=open_powers(), executor=Local(1)
         )
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
     found = done.report.findings
     rejected = [json.loads(line) for path in done.rejected for line in path.read_text("utf-8").splitlines()]
     assert found["tried"] == 1 == found["made"] + len(rejected)

@@ -35,6 +35,7 @@ class Opened:
         engine: tokens → tokens; knows the adapters by name.
         name: what to ask for by default: the last adapter, else the base.
         adapter: the adapter behind ``name``; None for the base itself.
+        model: the config it was opened by.
     """
 
     base: Base
@@ -42,6 +43,7 @@ class Opened:
     engine: Engine
     name: str
     adapter: str | None
+    model: ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) 
     for name, folder in adapters:
         opened.engine.add_adapter(name, folder)
     last = adapters[-1][0] if adapters else None
-    return Opened(opened.base, opened.renderer, opened.engine, last or opened.name, last)
+    return Opened(opened.base, opened.renderer, opened.engine, last or opened.name, last, opened.model)
 
 
 def open_base(
@@ -114,7 +116,7 @@ def open_base(
         reporter.choose(
             "model.device", device, "a CUDA device is there" if device.type == "cuda" else "no CUDA device"
         )
-    return Opened(base, renderer, engine, base.name, None)
+    return Opened(base, renderer, engine, base.name, None, config)
 
 
 def _newest(reporter: Reporter) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from tanzim.core.progress import Reporter
 from tanzim.pipeline.opened import open_models
+from tanzim.pipeline.workshop import Workshop
 from tanzim.pipeline.workspace import load_config
 from tanzim.serve.app import create_app
 from tanzim.serve.server import run_server
+from tanzim.serve.store.store import open_store
 
 
 def serve_models(
@@ -27,10 +29,12 @@ def serve_models(
 
     """
     reporter = reporter or Reporter()
-    config = load_config(None, overrides).serve
+    project = load_config(None, overrides)
+    config = project.serve
     opened = open_models(models, reporter=reporter)
     names: dict[str, str | None] = {opened.base.name: None}
     names |= {name: name for name in opened.engine.adapters}
     reporter.say(f"models: {', '.join(names)}")
-    app = create_app(opened.engine, opened.renderer, config, names)
+    project = project.model_copy(update={"model": opened.model})
+    app = create_app(opened.engine, opened.renderer, config, names, open_store(config), Workshop(project))
     run_server(app, config.host, config.port, announce=reporter.say)

@@ -18,3 +18,16 @@ class ServeConfig(Section):
     """Longest answer where a request sets no max_tokens."""
     max_batch: int = Field(8, ge=1)
     """Most requests computed together."""
+    folder: str = "server"
+    """Where the server keeps what it must not lose: its database, files and jobs."""
+    database: str | None = None
+    """The database: sqlite:///PATH or postgresql://USER@HOST/NAME (the password in PGPASSWORD); unset takes
+    server.sqlite in the folder."""
+    files: str | None = None
+    """Where clients' files lie: a folder, or s3://bucket/prefix; unset takes the folder."""
+    max_jobs: int = Field(1, ge=1)
+    """Fine-tuning jobs that run at the same time."""
+    max_file_mb: float = Field(512.0, gt=0)
+    """Largest file a client may upload (MB)."""
+    max_body_mb: float = Field(16.0, gt=0)
+    """Largest body of any other request (MB)."""

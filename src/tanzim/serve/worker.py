@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
 from tanzim.core.errors import TanzimError
 from tanzim.infer.engine import Engine
@@ -14,6 +15,7 @@ from tanzim.infer.sequence import Sequence
 
 Event = Delta | TanzimError
 Listener = Callable[[Event], None]
+Done = TypeVar("Done")
 
 
 class WorkerError(TanzimError, RuntimeError):
@@ -81,6 +83,29 @@ class Worker:
         finally:
             self._commands.put(lambda: self._drop(sequence))
 
+    async def do(self, work: Callable[[], Done]) -> Done:
+        """Have the thread do something with the engine between two steps; return what came of it.
+
+        Raises:
+            Exception: whatever ``work`` raises.
+
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Done] = loop.create_future()
+
+        def now() -> None:
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - it belongs to who asked for the work
+                loop.call_soon_threadsafe(_fail_unless_gone, done, error)
+            else:
+                loop.call_soon_threadsafe(_finish_unless_gone, done, result)
+
+        if not self.alive:
+            raise WorkerError("the generation thread has stopped", fix="restart the server")
+        self._commands.put(now)
+        return await done
+
     def _add(self, sequence: Sequence, listener: Listener) -> None:
         self._listeners[sequence] = listener
         self._scheduler.add(sequence)
@@ -128,3 +153,13 @@ class Worker:
         for listener in self._listeners.values():
             listener(WorkerError(message))
         self._listeners.clear()
+
+
+def _finish_unless_gone(done: asyncio.Future[Done], result: Done) -> None:
+    if not done.cancelled():
+        done.set_result(result)
+
+
+def _fail_unless_gone(done: asyncio.Future[Done], error: Exception) -> None:
+    if not done.cancelled():
+        done.set_exception(error)

@@ -1,0 +1,133 @@
+"""The process of one fine-tuning job: ``python -m tanzim.pipeline.job FOLDER``, started by the server.
+
+It needs nothing of the server while it runs. Killed at any moment, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import traceback
+from itertools import islice
+from pathlib import Path
+
+from tanzim.core.config import load, with_values
+from tanzim.core.errors import DataError, Interrupted, TanzimError
+from tanzim.core.files import read_json, write_json
+from tanzim.core.progress import Reporter
+from tanzim.core.records import Json
+from tanzim.core.run import append_line, read_lines
+from tanzim.data.prepare import DataReport, prepare
+from tanzim.data.store import ExampleStore
+from tanzim.pipeline.config import Config
+from tanzim.pipeline.finetune import Finetuned, finetune
+from tanzim.pipeline.tokens import prepared, ready
+from tanzim.pipeline.workshop import CONFIG, EPOCHS, FEW, ORDER
+from tanzim.serve.jobs.process import CHECKED, EVENTS, OUTCOME
+
+_CHECKING = "checking"
+_SHOWN = 5  # faulty rows that an error names
+_SAMPLE = 1000  # examples that the size of a batch is measured on
+_PATIENT = 10  # how far the process stands back behind the server that answers people
+
+
+class _Log(Reporter):
+    """Writes what clients see as events; after an interruption, no step a second time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        lines = list(read_lines(path)) if path.is_file() else []
+        self._told = {(line["kind"], line["step"]) for line in lines if "step" in line}
+
+    def line(self, line: Json) -> None:
+        """Take a line of ``metrics.jsonl``."""
+        key = line["kind"], line["step"]
+        if line["kind"] in ("train", "eval") and key not in self._told:
+            self._told.add(key)
+            wanted = {name: line[name] for name in ("kind", "step", "steps", "loss") if name in line}
+            append_line(self._path, wanted | {"time": time.time()})
+
+    def tell(self, message: str) -> None:
+        """Write a message."""
+        append_line(self._path, {"kind": "message", "message": message, "time": time.time()})
+
+
+def main(folder: Path) -> int:
+    """Train as the folder says; write how it ended. Returns the exit status."""
+    os.nice(_PATIENT)
+    log = _Log(folder / EVENTS)
+    try:
+        config = _chosen(folder, log)
+        trained = finetune(config, reporter=log)
+        write_json(folder / OUTCOME, _success(folder, trained))
+    except Interrupted:
+        return 1
+    except TanzimError as error:
+        write_json(folder / OUTCOME, _failure(folder, error))
+    except Exception:  # noqa: BLE001 - whatever it was, the client must learn that the job is over
+        traceback.print_exc()  # into the job's log
+        message = "an unexpected fault; the server's owner finds it in the job's log"
+        write_json(folder / OUTCOME, {"status": "failed", "code": "server_error", "message": message})
+    return 0
+
+
+def _chosen(folder: Path, log: _Log) -> Config:
+    """Check the data and choose what was left to us; what was chosen once stays."""
+    chosen = folder / CHECKED
+    config = load(Config, folder / CONFIG)
+    if not chosen.is_file():
+        asked = read_json(folder / ORDER)["hyperparameters"]
+        place, found = folder / _CHECKING, {}
+        report = prepare(config.data, place, seed=config.seed)
+        if asked.get("n_epochs", "auto") == "auto" and "epochs" not in config.train.model_fields_set:
+            found["train.epochs"] = EPOCHS if report.splits["train"] <= FEW else 1
+        if asked.get("batch_size", "auto") != "auto":
+            tokens = max(1, round(asked["batch_size"] * _mean_tokens(config, report, place)))
+            found["train.tokens_per_step"] = tokens
+            found["train.tokens_per_pass"] = min(config.train.tokens_per_pass, tokens)
+        shutil.rmtree(place)
+        for key, value in found.items():
+            log.tell(f"{key}: {value} (chosen automatically)")
+        write_json(chosen, found)
+    return with_values(config, read_json(chosen), where="hyperparameters")
+
+
+def _mean_tokens(config: Config, report: DataReport, place: Path) -> float:
+    """Return the mean tokens of a training example."""
+    setup = ready(config, report.labels, Reporter())
+    store = ExampleStore(place / "train.arrow")
+    some = list(islice(prepared(store, config, list(report.labels)), _SAMPLE))
+    lengths = [len(one.ids) for one in setup.encoder.render_many(some)]
+    return sum(lengths) / max(len(lengths), 1)
+
+
+def _success(folder: Path, trained: Finetuned) -> Json:
+    result = trained.result
+    return {
+        "status": "succeeded",
+        "adapter": str(trained.output.relative_to(folder)),
+        "step": result["best_step"],
+        "trained_tokens": result["trained_tokens"],
+        "train_loss": result["loss"],
+        "valid_loss": result["best_loss"],
+    }
+
+
+def _failure(folder: Path, error: TanzimError) -> Json:
+    if not isinstance(error, DataError):
+        return {"status": "failed", "code": "job_failed", "message": error.what}
+    message = "; ".join([error.what, *_faults(folder / _CHECKING / "rejected.jsonl")])
+    return {"status": "failed", "code": "invalid_file_format", "message": message, "param": "training_file"}
+
+
+def _faults(path: Path) -> list[str]:
+    """Return what is wrong with the first rows that cannot be used, each with its place."""
+    lines = islice(read_lines(path), _SHOWN) if path.is_file() else ()
+    return [f"line {line['row']}: {line['reason']} ({line['detail']})" for line in lines]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))

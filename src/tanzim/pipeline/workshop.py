@@ -1,0 +1,77 @@
+"""How the server's fine-tuning jobs are configured: an order of the API becomes a ``tanzim.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from tanzim.core.config import with_values
+from tanzim.core.errors import ConfigError
+from tanzim.core.files import write_json, write_text
+from tanzim.core.records import Json
+from tanzim.pipeline.config import Config
+from tanzim.serve.jobs.work import Order
+
+EPOCHS, FEW = 3, 10_000  # passes over a file of at most so many rows, where n_epochs is auto; one over more
+CONFIG, ORDER = "tanzim.yaml", "order.json"
+_OWN = ("trackers",)  # keys of ``train`` that would reach out of the job
+
+
+class Workshop:
+    """Makes jobs out of orders; implements `tanzim.serve.jobs.work.Workshop`.
+
+    Args:
+        project: the server's own config, whose ``model`` and ``train`` sections are the starting point.
+
+    """
+
+    def __init__(self, project: Config) -> None:
+        self._project = project
+
+    def check(self, order: Order) -> None:
+        """Refuse what can never be trained, before it is queued.
+
+        Raises:
+            ConfigError: a value is wrong.
+
+        """
+        self._config(order, Path("job"))
+
+    def furnish(self, order: Order, folder: Path) -> None:
+        """Write the job's config into ``folder``, where ``training.jsonl`` lies already."""
+        config = self._config(order, folder)
+        text = yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), allow_unicode=True)
+        write_text(folder / CONFIG, text)
+        write_json(folder / ORDER, {"hyperparameters": dict(order.hyperparameters)})
+
+    def command(self, folder: Path) -> Sequence[str]:
+        """Return the command that trains."""
+        return [sys.executable, "-m", "tanzim.pipeline.job", str(folder)]
+
+    def _config(self, order: Order, folder: Path) -> Config:
+        for key in order.settings:
+            if key.split(".")[0] in _OWN:
+                raise ConfigError(f"train.{key} cannot be set through the API", where=f"tanzim.train.{key}")
+        start = Config(model=self._project.model, train=self._project.train, name=order.name)
+        data: Json = {
+            "data.path": str(folder / "training.jsonl"),
+            "data.max_rejected": 0.0,
+            "data.split.test": 0.0,
+            "data.split.validation": 0.0,
+            "data.split.leakage": "allow",
+        }
+        if order.validation:
+            data["data.validation_path"] = str(folder / "validation.jsonl")
+        train = {f"train.{key}": value for key, value in order.settings.items()}
+        config = with_values(start, train, where="tanzim.train")
+        multiplier = order.hyperparameters.get("learning_rate_multiplier", "auto")
+        if not isinstance(multiplier, str):
+            data["train.learning_rate"] = config.train.learning_rate * multiplier
+        epochs = order.hyperparameters.get("n_epochs", "auto")
+        if not isinstance(epochs, str):
+            data["train.epochs"] = epochs
+        data |= {"runs_dir": str(folder / "runs"), "seed": order.seed}
+        return with_values(config, data, where="hyperparameters")

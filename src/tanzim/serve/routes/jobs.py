@@ -1,0 +1,118 @@
+"""``/v1/fine_tuning/jobs``.
+
+Specification: https://platform.openai.com/docs/api-reference/fine-tuning
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Request
+from sqlalchemy import RowMapping
+
+from tanzim.core.errors import ConfigError
+from tanzim.core.records import Json
+from tanzim.serve.errors import ApiError
+from tanzim.serve.jobs.schema import JobRequest, checkpoint_object, event_object, job_object
+from tanzim.serve.jobs.work import Order
+from tanzim.serve.routes.context import Context, listed, missing, project_of
+
+_SEEDS = 1 << 31
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def add(app: FastAPI, context: Context) -> None:
+    """Add the routes."""
+    jobs = context.store.jobs
+
+    @app.post("/v1/fine_tuning/jobs")
+    def create(asked: JobRequest, request: Request) -> Json:
+        project = project_of(request)
+        _check(context, project, asked)
+        method = asked.chosen.model_dump()
+        seed = secrets.randbelow(_SEEDS) if asked.seed is None else asked.seed
+        row = {
+            "model": asked.model,
+            "training_file": asked.training_file,
+            "validation_file": asked.validation_file,
+            "suffix": asked.suffix,
+            "seed": seed,
+            "method": method,
+            "settings": asked.tanzim.train,
+            "metadata": asked.metadata,
+        }
+        hyperparameters = method[method["type"]]["hyperparameters"]
+        order = Order("job", asked.model, seed, hyperparameters, asked.tanzim.train)
+        try:
+            context.workshop.check(order)
+        except ConfigError as error:
+            raise ApiError(400, error.what, code="invalid_value", param=error.where) from error
+        return job_object(jobs.add(project, row))
+
+    @app.get("/v1/fine_tuning/jobs")
+    def all_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> Json:
+        found = jobs.list(project_of(request), after=after, limit=limit)
+        return listed(found, [job_object(row) for row in found.rows])
+
+    @app.get("/v1/fine_tuning/jobs/{id_}")
+    def one(id_: str, request: Request) -> Json:
+        return job_object(_job(context, request, id_))
+
+    @app.get("/v1/fine_tuning/jobs/{id_}/events")
+    def events(id_: str, request: Request, after: str | None = None, limit: Limit = 20) -> Json:
+        _job(context, request, id_)
+        found = jobs.events(id_, after=after, limit=limit)
+        return listed(found, [event_object(row) for row in found.rows])
+
+    @app.get("/v1/fine_tuning/jobs/{id_}/checkpoints")
+    def checkpoints(id_: str, request: Request, after: str | None = None, limit: Limit = 10) -> Json:
+        _job(context, request, id_)
+        found = jobs.checkpoints(id_, after=after, limit=limit)
+        return listed(found, [checkpoint_object(row) for row in found.rows])
+
+    def wish(id_: str, request: Request, wanted: str, among: tuple[str, ...]) -> Json:
+        row = _job(context, request, id_)
+        if not jobs.want(id_, wanted, among):
+            message = f"The job has status '{row['status']}'; it cannot be {_DONE[wanted]}."
+            raise ApiError(400, message, param="id")
+        return job_object(_job(context, request, id_))
+
+    @app.post("/v1/fine_tuning/jobs/{id_}/cancel")
+    def cancel(id_: str, request: Request) -> Json:
+        return wish(id_, request, "cancel", ("validating_files", "queued", "running", "paused"))
+
+    @app.post("/v1/fine_tuning/jobs/{id_}/pause")
+    def pause(id_: str, request: Request) -> Json:
+        return wish(id_, request, "pause", ("validating_files", "queued", "running"))
+
+    @app.post("/v1/fine_tuning/jobs/{id_}/resume")
+    def resume(id_: str, request: Request) -> Json:
+        return wish(id_, request, "run", ("paused", "running", "validating_files", "queued"))
+
+
+_DONE = {"cancel": "cancelled", "pause": "paused", "run": "resumed"}
+
+
+def _job(context: Context, request: Request, id_: str) -> RowMapping:
+    row = context.store.jobs.get(project_of(request), id_)
+    if row is None:
+        raise missing("fine-tuning job", id_)
+    return row
+
+
+def _check(context: Context, project: str, asked: JobRequest) -> None:
+    """Refuse a job whose model or files are not there.
+
+    Raises:
+        ApiError: which of them.
+
+    """
+    bases = context.service.bases
+    if asked.model not in bases:
+        message = f"The model '{asked.model}' cannot be fine-tuned here. Models: {', '.join(bases)}."
+        raise ApiError(400, message, code="model_not_available", param="model")
+    for param in ("training_file", "validation_file"):
+        id_ = getattr(asked, param)
+        if id_ is not None and context.store.files.get(project, id_) is None:
+            raise ApiError(400, f"There is no file '{id_}'.", code="file_not_found", param=param)

@@ -1,0 +1,112 @@
+"""The files that clients bring, and those that jobs make for them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import IO
+
+from sqlalchemy import Engine, RowMapping, delete, func, insert, select
+
+from tanzim.core.records import Json
+from tanzim.serve.store.blobs import Blobs
+from tanzim.serve.store.database import writing
+from tanzim.serve.store.ids import new_id
+from tanzim.serve.store.page import Page, page
+from tanzim.serve.store.tables import files
+
+
+class Files:
+    """Files, each of one project.
+
+    Args:
+        engine: of the database.
+        blobs: where their bytes lie.
+
+    """
+
+    def __init__(self, engine: Engine, blobs: Blobs) -> None:
+        self._engine, self._blobs = engine, blobs
+
+    def add(self, project: str, filename: str, purpose: str, path: Path) -> RowMapping:
+        """Keep a copy of the file at ``path``; when this returns, nothing loses it.
+
+        Args:
+            project: whose it is.
+            filename: as the client calls it; never used as a path.
+            purpose: such as fine-tune.
+            path: its bytes.
+
+        """
+        id_, digest, size = new_id("file"), hashlib.sha256(), 0
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+        self._blobs.put(_key(id_), path)
+        row = {
+            "id": id_,
+            "project": project,
+            "filename": filename,
+            "purpose": purpose,
+            "bytes": size,
+            "sha256": digest.hexdigest(),
+            "created_at": int(time.time()),
+        }
+        with writing(self._engine) as connection:
+            connection.execute(insert(files).values(row))
+            return connection.execute(select(files).where(files.c.id == id_)).mappings().one()
+
+    def get(self, project: str, id_: str) -> RowMapping | None:
+        """Return a file of a project; None if it has no such."""
+        query = select(files).where(files.c.project == project, files.c.id == id_)
+        with self._engine.begin() as connection:
+            return connection.execute(query).mappings().one_or_none()
+
+    def open(self, id_: str) -> IO[bytes]:
+        """Open a file's bytes for reading."""
+        return self._blobs.open(_key(id_))
+
+    def list(
+        self, project: str, *, purpose: str | None, after: str | None, limit: int, oldest_first: bool
+    ) -> Page:
+        """Return a page of a project's files."""
+        query = select(files).where(files.c.project == project)
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
+        with self._engine.begin() as connection:
+            return page(connection, files, query, after=after, limit=limit, oldest_first=oldest_first)
+
+    def held(self, project: str) -> int:
+        """Return the bytes of all files of a project."""
+        query = select(func.coalesce(func.sum(files.c.bytes), 0)).where(files.c.project == project)
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def delete(self, project: str, id_: str) -> bool:
+        """Forget a file; tell whether there was one."""
+        with writing(self._engine) as connection:
+            gone = connection.execute(
+                delete(files).where(files.c.project == project, files.c.id == id_)
+            ).rowcount
+        if gone:
+            self._blobs.delete(_key(id_))
+        return bool(gone)
+
+
+def file_object(row: RowMapping) -> Json:
+    """Return a file as OpenAI's API shows it."""
+    return {
+        "id": row["id"],
+        "object": "file",
+        "bytes": row["bytes"],
+        "created_at": row["created_at"],
+        "filename": row["filename"],
+        "purpose": row["purpose"],
+        "status": "processed",
+    }
+
+
+def _key(id_: str) -> str:
+    return f"files/{id_}"

@@ -1,0 +1,52 @@
+"""All that the server remembers, opened at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from tanzim.serve.config import ServeConfig
+from tanzim.serve.store.blobs import open_blobs
+from tanzim.serve.store.database import open_database
+from tanzim.serve.store.files import Files
+from tanzim.serve.store.jobs import Jobs, Models
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The database and the files.
+
+    Args:
+        root: the server's folder on this machine.
+        database: where rows are.
+        files: of clients.
+        jobs: the queue.
+        models: what jobs made.
+
+    """
+
+    root: Path
+    database: Engine
+    files: Files
+    jobs: Jobs
+    models: Models
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.dispose()
+
+
+def open_store(config: ServeConfig) -> Store:
+    """Open the store that ``config`` names; what is not there yet is made.
+
+    Raises:
+        ConfigError: the database or the place of the files cannot be used.
+
+    """
+    root = Path(config.folder).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    database = open_database(config.database or f"sqlite:///{root / 'server.sqlite'}")
+    blobs = open_blobs(config.files or str(root))
+    return Store(root, database, Files(database, blobs), Jobs(database), Models(database))

@@ -1,0 +1,47 @@
+"""The server on a free port of this machine, in a thread of the test."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from tanzim.infer.engine import Engine
+from tanzim.pipeline.config import Config
+from tanzim.pipeline.workshop import Workshop
+from tanzim.serve.app import create_app
+from tanzim.serve.config import ServeConfig
+from tanzim.serve.service import Prompts
+from tanzim.serve.store.store import open_store
+
+
+@contextmanager
+def serving(
+    engine: Engine,
+    renderer: Prompts,
+    names: Mapping[str, str | None],
+    folder: Path,
+    project: Config | None = None,
+    **settings: Any,
+) -> Iterator[str]:
+    """Yield the server's address, without ``/v1``."""
+    config = ServeConfig(folder=str(folder), **settings)
+    app = create_app(engine, renderer, config, names, open_store(config), Workshop(project or Config()))
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
