@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tanzim.data.label.review import Format
+    from tanzim.data.label.formats import Format
     from tanzim.data.label.session import Progress
     from tanzim.pipeline.data_review import Agreed
 

@@ -13,9 +13,10 @@ from tanzim.core.files import write_json
 from tanzim.data.describe.rows import write_rows
 from tanzim.data.label.adjudicate import Method
 from tanzim.data.label.consensus import Agreement, Consensus, consensus, measure, shown
+from tanzim.data.label.formats import Format
 from tanzim.data.label.log import Log, answers
 from tanzim.data.label.queue import Annotation, Queue, writing
-from tanzim.data.label.review import Format, annotated, export_tasks, read_annotations, settled
+from tanzim.data.label.review import annotated, export_tasks, read_annotations, settled
 from tanzim.data.label.session import Session
 
 

@@ -1,30 +1,24 @@
 """A review queue: tasks for annotators who do not see one another, and their labels back on the examples.
 
-The file of an annotator holds tasks only, in an order of its own. Formats: plain (JSON Lines, to be filled in
-by hand or by a small tool), Label Studio (its basic JSON task format) and Argilla (the JSON of version 2's
-``dataset.records.to_json``).
+The file of an annotator holds tasks only, in an order of its own; the formats are in `formats`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-from xml.sax.saxutils import quoteattr
 
 from tanzim.core.errors import DataError
 from tanzim.core.files import write_json, write_text
-from tanzim.core.records import Example, Json, Provenance
+from tanzim.core.records import Example, Json
 from tanzim.core.seeds import derive
 from tanzim.data.label.adjudicate import Verdict
-from tanzim.data.label.queue import Annotation, by_origin, checked_name, plain_origin, read_origin
+from tanzim.data.label.formats import READERS, WRITERS, Format, argilla_settings, interface
+from tanzim.data.label.queue import Annotation, by_origin, checked_name
 from tanzim.data.texts import read
-
-Format = Literal["plain", "label_studio", "argilla"]
-QUESTION = "label"  # what the label is called in Label Studio and Argilla
 
 
 def export_tasks(
@@ -44,7 +38,7 @@ def export_tasks(
     Args:
         examples: to be labelled, of any kind; of conversations what people and assistants say is shown.
         folder: gets NAME.jsonl (plain) or NAME.json; for Label Studio also ``labels.xml``, its labelling
-            interface.
+            interface, for Argilla ``argilla-settings.json``, the settings of a dataset.
         annotators: their names: letters, digits and .+-_@.
         labels: to choose from.
         format: whose files.
@@ -68,7 +62,7 @@ def export_tasks(
     for name in annotators:
         mine = list(tasks)
         random.Random(derive(seed, "review", name)).shuffle(mine)
-        rows = [_WRITERS[format](origin, text, name, labels) for origin, text in mine]
+        rows = [WRITERS[format](origin, text, name, labels) for origin, text in mine]
         path = folder / (f"{name}.jsonl" if format == "plain" else f"{name}.json")
         if format == "plain":
             write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
@@ -76,7 +70,9 @@ def export_tasks(
             write_json(path, rows)
         files.append(path)
     if format == "label_studio":
-        write_text(folder / "labels.xml", _interface(labels))
+        write_text(folder / "labels.xml", interface(labels))
+    if format == "argilla":
+        write_json(folder / "argilla-settings.json", argilla_settings(labels))
     return files
 
 
@@ -88,7 +84,7 @@ def read_annotations(
     Tasks without a label (left open, skipped, discarded) give no annotation.
 
     Args:
-        path: JSON Lines, or a JSON list, in one of the three formats.
+        path: JSON Lines, or a JSON list, in one of the formats.
         annotator: whose file it is; unset takes whom each record names.
         labels: the labels that are allowed; unset takes any.
 
@@ -99,12 +95,13 @@ def read_annotations(
     found = []
     for number, row in enumerate(_rows(path), 1):
         where = f"{path.name}, record {number}"
-        reader = next((_READERS[kind] for kind, mark in _MARKS.items() if mark in row), None)
+        reader = next((read_row for mark, read_row in READERS.items() if mark in row), None)
         if reader is None:
             raise DataError(
                 f"this is no task of a review queue: it has {', '.join(list(row)[:8]) or 'no keys'}",
                 where=where,
-                fix="export from Label Studio as JSON, from Argilla with dataset.records.to_json",
+                fix="export from Label Studio as JSON or JSON-MIN; from Argilla write json.dumps of "
+                "dataset.records.to_list(flatten=True)",
             )
         try:
             origin, said = reader(row)
@@ -192,84 +189,3 @@ def _rows(path: Path) -> list[Json]:
     if not all(isinstance(row, dict) for row in rows):
         raise DataError("every record must be an object", where=path.name)
     return list(rows)
-
-
-def _plain(origin: Provenance, text: str, annotator: str, labels: Sequence[str]) -> Json:
-    task = {"task": plain_origin(origin), "text": text}
-    return {**task, "annotator": annotator, "options": list(labels), "label": None}
-
-
-def _label_studio(origin: Provenance, text: str, annotator: str, labels: Sequence[str]) -> Json:
-    del annotator, labels  # it names its annotators itself, and takes the labels from labels.xml
-    return {"data": {"text": text, **plain_origin(origin)}}
-
-
-def _argilla(origin: Provenance, text: str, annotator: str, labels: Sequence[str]) -> Json:
-    del annotator, labels  # it names its users itself, and takes the labels from the settings of the dataset
-    return {
-        "id": str(origin),
-        "fields": {"text": text},
-        "metadata": plain_origin(origin),
-        "suggestions": {},
-        "responses": {},
-        "vectors": {},
-        "status": "pending",
-    }
-
-
-def _interface(labels: Sequence[str]) -> str:
-    choices = "\n".join(f"    <Choice value={quoteattr(label)}/>" for label in labels)
-    return (
-        '<View>\n  <Text name="text" value="$text"/>\n'
-        f'  <Choices name="{QUESTION}" toName="text" choice="single">\n{choices}\n  </Choices>\n</View>\n'
-    )
-
-
-Said = tuple[Provenance, list[tuple[str, str]]]
-
-
-def _read_plain(row: Json) -> Said:
-    label = row["label"]
-    return read_origin(row["task"]), [] if label in (None, "") else [(str(row["annotator"]), str(label))]
-
-
-def _read_label_studio(row: Json) -> Said:
-    said = []
-    for annotation in row.get("annotations") or []:
-        choices = [
-            choice
-            for result in annotation["result"]
-            if result["type"] == "choices" and result["from_name"] == QUESTION
-            for choice in result["value"]["choices"]
-        ]
-        if annotation.get("was_cancelled") or not choices:
-            continue
-        if len(choices) > 1:
-            raise ValueError(f"one label is wanted, found {choices}")
-        said.append((_who(annotation["completed_by"]), str(choices[0])))
-    return read_origin(row["data"]), said
-
-
-def _who(value: Any) -> str:  # noqa: ANN401 - a number, or an object
-    if isinstance(value, dict):
-        return str(value.get("email") or value["id"])
-    return str(value)
-
-
-def _read_argilla(row: Json) -> Said:
-    answers = (row.get("responses") or {}).get(QUESTION) or []
-    said = [(str(one["user_id"]), str(one["value"])) for one in answers if one.get("value") is not None]
-    return read_origin(row["metadata"]), said
-
-
-_WRITERS: dict[Format, Callable[[Provenance, str, str, Sequence[str]], Json]] = {
-    "plain": _plain,
-    "label_studio": _label_studio,
-    "argilla": _argilla,
-}
-_READERS: dict[Format, Callable[[Json], Said]] = {
-    "plain": _read_plain,
-    "label_studio": _read_label_studio,
-    "argilla": _read_argilla,
-}
-_MARKS: dict[Format, str] = {"plain": "task", "argilla": "fields", "label_studio": "data"}
