@@ -58,11 +58,12 @@ def cut(text: str, most: int) -> list[str]:
     ends = sentence_ends(text)
     if len(ends) > 1:
         starts = [0, *ends[:-1]]
-        return _pack([text[a:b].strip() for a, b in zip(starts, ends, strict=True)], " ", most)
+        sentences = (text[a:b].strip() for a, b in zip(starts, ends, strict=True))
+        return _pack([one for one in sentences if one], " ", most)
     words = text.split()
-    if len(words) > 1:
-        return _pack(words, " ", most)
-    return [text[start : start + most] for start in range(0, len(text), most)]
+    if len(words) == 1:
+        return [words[0][start : start + most] for start in range(0, len(words[0]), most)]
+    return _pack(words, " ", most)
 
 
 def _pack(parts: list[str], joint: str, most: int) -> list[str]:

@@ -10,7 +10,10 @@ from tanzim.data.ingest.documents.blocks import Block
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _ATX = re.compile(r" {0,3}(#{1,6})(?![^ \t])")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*")
-_NO_PARAGRAPH = re.compile(r" {0,3}(?:[-*+>|]|\d{1,9}[.)])|\t| {4}")  # what an underline makes no heading of
+_BREAK = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")  # a line drawn between paragraphs
+_INDENTED = re.compile(r"\t| {4}| {1,3}\t")
+# What an underline makes no heading of.
+_NO_PARAGRAPH = re.compile(r" {0,3}(?:(?:[-*+]|\d{1,9}[.)])(?![^ \t])|[>|])")
 
 
 def read_markdown(text: str) -> Iterator[Block]:
@@ -28,7 +31,8 @@ def read_markdown(text: str) -> Iterator[Block]:
         if fence:
             held.append(line)
             closing = line.strip()
-            if closing and set(closing) == {fence[0]} and len(closing) >= len(fence):
+            shut = len(closing) >= len(fence) and set(closing) == {fence[0]}
+            if shut and not _INDENTED.match(line):
                 yield Block("\n".join(held))
                 held, fence = [], ""
             continue
@@ -43,7 +47,14 @@ def read_markdown(text: str) -> Iterator[Block]:
             held = []
             if heading.text:
                 yield heading
+        elif _BREAK.fullmatch(line):
+            yield from _paragraph(held)
+            yield Block(line.strip())
+            held = []
         elif line.strip():
+            if held and _INDENTED.match(held[0]) and not _INDENTED.match(line):  # code ends
+                yield from _paragraph(held)
+                held = []
             held.append(line.rstrip())
         else:
             yield from _paragraph(held)
@@ -71,7 +82,7 @@ def _heading(line: str, held: list[str]) -> tuple[Block | None, list[str]]:
         bare = text.rstrip("#")  # a closing sequence, if white space parts it from the text
         return Block(bare.rstrip(" \t") if not bare or bare[-1] in " \t" else text, len(atx[1])), held
     under = _SETEXT.fullmatch(line)
-    if under and held and not _NO_PARAGRAPH.match(held[0]):
+    if under and held and not (_NO_PARAGRAPH.match(held[0]) or _INDENTED.match(held[0])):
         return Block(" ".join(part.strip() for part in held), 1 if under[1][0] == "=" else 2), []
     return None, held
 
