@@ -98,18 +98,20 @@ class _Pace:
 
 
 class _Lines:
-    """Progress for logs: a line at every tenth of the work."""
+    """Progress for logs: a line at every tenth of the work that took a second, and one at the end of each."""
 
     def __init__(self, title: str) -> None:
         self.title, self.tenth, self.note, self.done = title, -1, "", 0
+        self.last = time.monotonic()
 
     def update(self, done: int, total: int | None, note: str, pace: str) -> None:
         if note != self.note and done < self.done:  # other work begins
             self.tenth = -1
         self.note, self.done = note, done
         tenth = 10 * done // total if total else -1
-        if tenth != self.tenth:
-            self.tenth = tenth
+        now = time.monotonic()
+        if tenth != self.tenth and (tenth == 10 or now - self.last >= 1):
+            self.tenth, self.last = tenth, now
             shown = f" ({pace})" if pace else ""
             console.print(f"{escape(self.title)} {done}/{total} {escape(note)}{shown}".rstrip())
 

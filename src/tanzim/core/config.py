@@ -215,12 +215,12 @@ def _explain(
         if isinstance(cause, ConfigError):
             text = f"{cause.where}: {cause.what}"
         elif fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(keys[-1]), _siblings(model, keys[:-1]), 1, 0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = _nearest(str(keys[-1]), _siblings(model, keys[:-1], document.value))
             text = f"unknown key '{dotted}'{hint}"
         elif fault["type"] == "union_tag_invalid":
             known_types = fault["ctx"]["expected_tags"].replace("'", "")
-            text = f"{dotted}.type: should be one of {known_types} (found {fault['ctx']['tag']!r})"
+            hint = _nearest(str(fault["ctx"]["tag"]), known_types.split(", "))
+            text = f"{dotted}.type: should be one of {known_types} (found {fault['ctx']['tag']!r}){hint}"
         elif fault["type"] == "missing":
             text = f"the key '{'.'.join(map(str, fault['loc']))}' is missing"
         else:
@@ -253,13 +253,27 @@ def _present(loc: Keys, value: Any) -> Keys:  # noqa: ANN401 - any YAML value
     return tuple(keys)
 
 
-def _siblings(model: type[BaseModel], keys: Keys) -> list[str]:
-    """Name the keys that ``model`` knows at ``keys`` (of every branch, where there is a union)."""
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _siblings(model: type[BaseModel], keys: Keys, value: Any) -> list[str]:  # noqa: ANN401 - any YAML value
+    """Name the keys that ``model`` knows at ``keys`` (of every branch, where a union's ``type`` is unset)."""
     models = [model]
     for key in keys:
+        value = value[key]
+        if isinstance(key, int):  # an entry of a list: its type says which branch
+            named = [m for m in models if "type" in m.model_fields and _type_of(m) == value.get("type")]
+            models = named or models
+            continue
         fields = [m.model_fields[str(key)].annotation for m in models if str(key) in m.model_fields]
         models = [m for annotation in fields for m in _models_in(annotation)]
     return sorted({name for m in models for name in m.model_fields})
+
+
+def _type_of(model: type[BaseModel]) -> Any:  # noqa: ANN401 - any default
+    return model.model_fields["type"].default
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a type expression

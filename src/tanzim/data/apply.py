@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tanzim.core.errors import ConfigError
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Json, Progress, no_progress
 from tanzim.data.chain import run_step
-from tanzim.data.config import StepConfig
+from tanzim.data.config import StepConfig, step_configs
 from tanzim.data.executor import Local
 from tanzim.data.ledger import StepReport
 from tanzim.data.shards import write_shards
@@ -86,8 +87,10 @@ def step_config(values: Mapping[str, Any]) -> StepConfig:
 
     """
     if values.get("type") not in STEPS:
+        near = get_close_matches(str(values.get("type")), STEPS, 1, 0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ConfigError(
-            f"there is no step '{values.get('type')}'",
+            f"there is no step '{values.get('type')}'{hint}",
             where="type",
             fix=f"one of: {', '.join(sorted(STEPS))}",
         )
@@ -95,8 +98,11 @@ def step_config(values: Mapping[str, Any]) -> StepConfig:
     try:
         return adapter.validate_python(dict(values))
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']} (found {fault['input']!r})"
-            for fault in error.errors()
-        )
-        raise ConfigError(faults, where=f"step {values['type']}") from None
+        keys = ", ".join(key for key in step_configs()[values["type"]].model_fields if key != "type")
+        faults = []
+        for fault in error.errors():
+            key = ".".join(map(str, fault["loc"][1:]))
+            said = f"{key}: {fault['msg']} (found {fault['input']!r})"
+            faults.append(f"unknown key '{key}'" if fault["type"] == "extra_forbidden" else said)
+        where = f"step {values['type']}"
+        raise ConfigError("; ".join(faults), where=where, fix=f"its keys: {keys}") from None

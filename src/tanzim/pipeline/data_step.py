@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tanzim.core.errors import DataError
 from tanzim.core.powers import Powers
 from tanzim.core.progress import Reporter
 from tanzim.core.records import Json
@@ -61,10 +62,12 @@ def data_step(
     data = DataConfig(path=[file] if isinstance(file, str) else list(file))
     with tempfile.TemporaryDirectory(prefix="tanzim-step-") as folder, reporter.task(config.type) as progress:
         reading = read_data(data, Path(folder), Path(folder), Local(), progress)
+        top = "; ".join(f"{reason} ({count})" for reason, count in reading.faults.most_common(3))
+        if not reading.dataset.rows:
+            raise DataError(f"there is no row that can be used{f': {top}' if top else ''}", where=str(file))
         applied = apply_step(reading.dataset, config, powers=powers, progress=progress)
-        if faults := reading.faults:
-            top = "; ".join(f"{reason} ({count})" for reason, count in faults.most_common(3))
-            reporter.say(f"{faults.total()} rows cannot be read: {top}")
+        if top:
+            reporter.say(f"{reading.faults.total()} rows cannot be read: {top}")
     written = Path(output) if output else None
     if written is not None:
         write_rows(written, applied.examples)

@@ -31,6 +31,12 @@ def write(tmp_path: Path, text: str) -> Path:
         ("data:\n  split: {validation: 0.5, test: 0.5}\n", ["nothing is left", "line 2"]),
         ("train:\n  method: {alpha: .nan}\n", ["train.method.alpha", "nan"]),
         ("bogus: 1\nseed: x\n", ["2 faults", "line 1", "line 2"]),
+        (
+            "data:\n  steps:\n  - {type: lenght}\n",
+            ["data.steps.0.type", "did you mean 'length'?", "line 3"],
+        ),
+        ("data:\n  steps:\n    - {type: length, min_chars: 9}\n", ["steps.0.min_chars", "'min_characters'"]),
+        ("data:\n  steps:\n    - {typ: length}\n", ["data.steps.0", "line 3"]),
     ],
 )
 def test_faults_are_named(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Message, Provenance, ToolCall
 from tanzim.data.config import DataConfig
 from tanzim.data.describe.config import CardConfig
@@ -118,6 +119,17 @@ def test_the_data_sheet_answers_from_the_report_and_leaves_the_rest_open(publish
     assert "To count." in sheet
     assert "*Not stated.* Set `data.card.funding`." in sheet
     assert "persian" in sheet
+
+
+def test_a_folder_of_other_files_is_not_replaced(published: Path) -> None:
+    data = published.parent / "data"
+    publish(data, published, CardConfig(), "again")
+    assert (published / "DATASHEET.md").read_text(encoding="utf-8").startswith("# again")
+    (published / "thesis.txt").write_text("mine")
+    for out, said in ((published, "thesis.txt"), (published / "thesis.txt", "not a folder")):
+        with pytest.raises(DataError, match=said):
+            publish(data, out, CardConfig(), "third")
+    assert (published / "DATASHEET.md").read_text(encoding="utf-8").startswith("# again")
 
 
 def test_provenance_stands_in_every_row() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tanzim.core.errors import DataError
 from tanzim.core.files import new_folder, write_json, write_text
 from tanzim.core.records import Progress, no_progress
 from tanzim.data.describe.config import CardConfig
@@ -14,6 +15,8 @@ from tanzim.data.describe.rows import to_row
 from tanzim.data.describe.tally import SPLITS, Tally
 from tanzim.data.prepare import DataReport
 from tanzim.data.store import examples_of, read_batches
+
+_SHEETS = ("DATASHEET.md", "croissant.json")
 
 
 def publish(
@@ -29,13 +32,14 @@ def publish(
         progress: told the examples written.
 
     Raises:
-        DataError: the folder holds no prepared data.
+        DataError: ``data`` holds no prepared data, or ``out`` is there and holds other files, too.
 
     Returns:
         The files.
 
     """
     report, counts = DataReport.read(data), Tally()
+    _check_room(out)
     columns: dict[str, None] = {}
     with new_folder(out) as folder:
         files = {split: folder / f"{split}.jsonl" for split in SPLITS if report.splits.get(split)}
@@ -48,6 +52,21 @@ def publish(
                         columns |= dict.fromkeys(written)
                         stream.write(json.dumps(written, ensure_ascii=False) + "\n")
                     progress(counts.rows.total(), sum(report.splits.values()), f"writing {split}")
-        write_text(folder / "DATASHEET.md", datasheet(report, counts, card, name))
-        write_json(folder / "croissant.json", croissant(report, files, list(columns), card, name))
+        sheet, metadata = (folder / file for file in _SHEETS)
+        write_text(sheet, datasheet(report, counts, card, name))
+        write_json(metadata, croissant(report, files, list(columns), card, name))
     return sorted(out.iterdir())
+
+
+def _check_room(out: Path) -> None:
+    """Refuse a folder that holds what others put there: it is replaced as a whole."""
+    ours = {*_SHEETS, *(f"{split}.jsonl" for split in SPLITS)}
+    found = sorted({path.name for path in out.iterdir()} - ours) if out.is_dir() else []
+    if found or out.is_file():
+        raise DataError(
+            f"the folder holds other files, which would be lost: {', '.join(found[:3])}"
+            if found
+            else "this is a file, not a folder",
+            where=str(out),
+            fix="name a new folder",
+        )
