@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tanzim.core.errors import ConfigError
 from tanzim.core.records import Message
@@ -15,10 +15,23 @@ if TYPE_CHECKING:
 
 # N texts → [N, D], rows of length 1.
 Embed = Callable[[Sequence[str]], "npt.NDArray[np.float32]"]
-# N conversations → the N answers to them.
-Complete = Callable[[Sequence[Sequence[Message]]], list[str]]
 # N texts → for each a probability by category, such as {"toxic": 0.98}.
 Judge = Callable[[Sequence[str]], list[Mapping[str, float]]]
+
+
+class Complete(Protocol):
+    """A language model that answers conversations, always the same to the same."""
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], *, longest: int | None = None
+    ) -> list[str]:
+        """Return the N answers to N conversations.
+
+        Args:
+            conversations: each ends with what is to be answered.
+            longest: tokens of an answer; one that is cut off there comes back empty. None: the model's own.
+
+        """
 
 
 def _embedder(model: str) -> Embed:

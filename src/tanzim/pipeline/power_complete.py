@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
@@ -19,7 +19,7 @@ from tanzim.core.powers import Complete
 from tanzim.core.records import Message
 
 KEY = "TANZIM_COMPLETE_KEY"
-_LONGEST = 1024  # tokens of an answer
+_LONGEST = 1024  # tokens of an answer, where no other limit is asked for
 _AT_ONCE = 4  # questions under way at an endpoint
 _TRIES = 4  # of a question that an endpoint is too busy for, or does not hear
 _SECONDS = 600.0  # that an answer may take
@@ -51,9 +51,10 @@ def _local(name: str) -> Complete:
 
     opened = open_models([name])
 
-    def complete(conversations: Sequence[Sequence[Message]]) -> list[str]:
+    def complete(conversations: Sequence[Sequence[Message]], *, longest: int | None = None) -> list[str]:
+        most = longest or _LONGEST
         requests = [
-            Request(opened.renderer.prompt(tuple(turns), ()), adapter=opened.adapter, max_new_tokens=_LONGEST)
+            Request(opened.renderer.prompt(tuple(turns), ()), adapter=opened.adapter, max_new_tokens=most)
             for turns in conversations
         ]
         done = opened.engine.generate(requests)
@@ -100,17 +101,19 @@ class Endpoint:
         self._url = address.rstrip("/")
         self._model = model or self._only_model()
 
-    def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], *, longest: int | None = None
+    ) -> list[str]:
         """Return the answers to conversations, in order."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self._answer, conversations))
+            return list(pool.map(partial(self._answer, longest or _LONGEST), conversations))
 
-    def _answer(self, turns: Sequence[Message]) -> str:
+    def _answer(self, longest: int, turns: Sequence[Message]) -> str:
         asked = {
             "model": self._model,
             "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
             "temperature": 0,
-            "max_tokens": _LONGEST,
+            "max_tokens": longest,
         }
         value = self._ask("POST", "chat/completions", asked)
         try:

@@ -20,8 +20,8 @@ from tanzim.data.chain import Done, run_steps
 from tanzim.data.config import DataConfig
 from tanzim.data.executor import Local
 from tanzim.data.shards import write_shards
-from tanzim.data.synthesise.prompts import Seed, read_draft, read_verdict
-from tanzim.data.synthesise.step import Known
+from tanzim.data.synthesise.known import Known
+from tanzim.data.synthesise.read import read_draft, read_line, read_verdict
 from tanzim.pipeline.power_complete import KEY, Endpoint
 
 QUESTIONS = [
@@ -30,7 +30,7 @@ QUESTIONS = [
     "When does the shop open on Sunday?",
     "چگونه رمز خود را عوض کنم؟",
     "Which card may I pay with?",
-    "Who repairs my broken lamp?",
+    "چه کسی چراغ شکسته‌ی من را تعمیر می‌کند؟",
 ]
 
 
@@ -79,9 +79,14 @@ class Script:
         stage = "refine" if "This is a draft" in asked else "generate"
         self.said[stage] += 1
         if number == 4:
-            return "I cannot write JSON."
-        again = QUESTIONS[0] if number == 5 else f"n{number}n {stage}d and new?"
-        return "Here:\n```json\n" + json.dumps({"question": again, "answer": f"n{number}n so"}) + "\n```"
+            return "I cannot write that."
+        persian = number in (0, 3, 5)
+        again = f"n{number}n {stage}d پرسشی تازه برای شما؟" if persian else f"n{number}n {stage}d and new?"
+        again = QUESTIONS[0] if number == 5 else again
+        answer = f"n{number}n چنین است" if persian else f"n{number}n so"
+        if number == 2:
+            return "Here:\n```json\n" + json.dumps({"question": again, "answer": answer}) + "\n```"
+        return f"Here it is.\n\n**Question:** {again}\nAnswer: {answer}\n"
 
 
 def test_each_stage_decides_and_rejects_are_kept(tmp_path: Path) -> None:
@@ -93,13 +98,13 @@ def test_each_stage_decides_and_rejects_are_kept(tmp_path: Path) -> None:
         Provenance("rows", 1, "synthesise 1"),
         messages=(
             Message("system", "Be kind."),
-            Message("user", "n0n refined and new?"),
-            Message("assistant", "n0n so"),
+            Message("user", "n0n refined پرسشی تازه برای شما؟"),
+            Message("assistant", "n0n چنین است"),
         ),
         about={"licence": "CC0", "written_by": "fake"},
     )
     assert [one for one in out if not one.provenance.derived] == _talks()
-    # Both questions are asked of every draft that could be read: 6 less the one without JSON.
+    # Both questions are asked of every draft that could be read: 6 less the one that is none.
     assert script.said == {"generate": 6, "refine": 5, "accuracy": 5, "relevance": 5}
     expected = {
         "not accurate": 1,
@@ -136,13 +141,16 @@ def test_labels_and_documents(tmp_path: Path) -> None:
     def complete(conversations: Sequence[Sequence[Message]]) -> list[str]:
         asked = [turns[-1].content for turns in conversations]
         assert all("برچسب" in one or "document" in one for one in asked)
-        written = {"text": "هوا آفتابی است", "question": "What is it?", "answer": "A document."}
-        return [json.dumps(written) if "JSON" in one else "yes" for one in asked]
+        written = (
+            "متن: هوا آفتابی است و گرم",
+            "Question: What fell on the hills?\nAnswer: Snow fell all night.",
+        )
+        return ["yes" if "yes or no" in one else written["document" in one] for one in asked]
 
     labelled = [Example("labelled", Provenance("l", 1), text="باران می‌بارد و سرد است", label="برچسب")]
     out, _ = _run(tmp_path / "l", labelled, complete, count=2)
     assert [(one.text, one.label) for one in out[1:]] == [
-        ("هوا آفتابی است", "برچسب")
+        ("هوا آفتابی است و گرم", "برچسب")
     ]  # once: both are the same
     texts = [Example("text", Provenance("t", 1), text="Snow fell on the hills all night long.")]
     out, _ = _run(tmp_path / "t", texts, complete, count=1, make="questions")
@@ -185,12 +193,27 @@ def test_known_texts_are_found_by_their_jaccard_similarity() -> None:
     assert known.repeated("abcde") is None
 
 
-def test_answers_are_read_strictly() -> None:
-    seed = Seed("conversation", "…")
+def test_drafts_are_read_from_lines_and_json() -> None:
     good = {"question": "q", "answer": "{a}"}
-    assert read_draft(seed, f"{{no}} {json.dumps(good)} tail") == good
-    for bad in ("", "{", '{"question": "q"}', '{"question": "q", "answer": " … "}', '["q"]', "[" * 5000):
-        assert read_draft(seed, bad) is None
+    for said in (
+        f"{{no}} {json.dumps(good)} tail",
+        "Question: q\nAnswer: {a}",
+        "Sure!\n\n**Question 1:** q\n**Answer 1:** {a}\nQuestion 2: r\nAnswer 2: s",
+        "- پرسش: «q»\n- پاسخ: {a}",
+        "question：q\n\nANSWER : {a}",
+    ):
+        assert read_draft("conversation", said) == good
+    long = "Question: Why?\nAnswer: Because:\n1. one\n2. two"
+    assert read_draft("conversation", long) == {"question": "Why?", "answer": "Because:\n1. one\n2. two"}
+    assert read_draft("labelled", 'Here you are.\nText: "so it is"') == {"text": "so it is"}
+    bad = ("", "{", '{"question": "q"}', '{"question": "q", "answer": " … "}', '["q"]', "[" * 5000)
+    for said in (*bad, "Question: q", "Question:\nAnswer: a", "The question: q, the answer: a"):
+        assert read_draft("conversation", said) is None
+    lines = {"\n Question: Who?\nAnswer: me": "Who?", "«سلام»": "سلام", "پاسخ: ۵ تا": "۵ تا", " \n": ""}
+    assert {said: read_line(said) for said in lines} == lines
+
+
+def test_verdicts_are_read_strictly() -> None:
     said = {"Yes, because": True, "**yes**": True, "بله.": True, "No": False, "خیر": False, "نه": False}
     said |= {"Yesterday": None, "Nobody knows": None, "": None, "It is correct": None}
     assert {answer: read_verdict(answer) for answer in said} == said

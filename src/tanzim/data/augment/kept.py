@@ -38,14 +38,17 @@ class KeptAnswers:
                 value = json.loads(line)
                 self._known[value["key"]] = value["answer"]
 
-    def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
-        """Return the answers to conversations, in order."""
-        keys = [_key(turns) for turns in conversations]
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], *, longest: int | None = None
+    ) -> list[str]:
+        """Return the answers to conversations, in order; ``longest`` as in `Complete`."""
+        keys = [_key(turns, longest) for turns in conversations]
+        limit = {} if longest is None else {"longest": longest}
         new = {key: turns for key, turns in zip(keys, conversations, strict=True) if key not in self._known}
         todo = list(new.items())
         for start in range(0, len(todo), _AT_ONCE):
             block = todo[start : start + _AT_ONCE]
-            answers = self._complete([turns for _, turns in block])
+            answers = self._complete([turns for _, turns in block], **limit)
             self.asked += len(block)
             with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 for (key, _), answer in zip(block, answers, strict=True):
@@ -56,6 +59,6 @@ class KeptAnswers:
         return [self._known[key] for key in keys]
 
 
-def _key(turns: Sequence[Message]) -> str:
-    said = json.dumps([[turn.role, turn.content] for turn in turns])
+def _key(turns: Sequence[Message], longest: int | None) -> str:
+    said = json.dumps([*([turn.role, turn.content] for turn in turns), *([longest] if longest else [])])
     return hashlib.sha256(said.encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Examples written by a language model: generate → refine → verify → leave out what is there already.
 
-A draft becomes an example only if a verifier, asked apart for each, called it accurate and relevant; an
-answer that is neither yes nor no counts as no. What is rejected is kept, with its reason, in
-``rejected.jsonl``.
+A draft becomes an example only if rules find no fault with it and a verifier, asked apart, bears it out: by
+calling it accurate and relevant (an answer that is neither yes nor no counts as no), or, of small models,
+by answering the same. What is rejected is kept, with its reason, in ``rejected.jsonl``.
 """
 
 from __future__ import annotations
@@ -10,131 +10,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
-
-from tanzim.core.errors import DataError
+from tanzim.core.errors import ConfigError, DataError
 from tanzim.core.files import read_json, write_json, write_text
-from tanzim.core.powers import Complete
 from tanzim.core.records import Example, Json, Message, Progress, Provenance
 from tanzim.core.seeds import derive
 from tanzim.data.augment.kept import KeptAnswers
 from tanzim.data.balance.sample import derived
+from tanzim.data.clean.linguistic import guess, sentences
 from tanzim.data.ledger import removed_line
-from tanzim.data.similarity import normalise, shingles
 from tanzim.data.step import Outcome, Removed, Survey, WholeStep
-from tanzim.data.synthesise import prompts
 from tanzim.data.synthesise.config import SynthesiseConfig
-from tanzim.data.synthesise.prompts import Seed
+from tanzim.data.synthesise.known import Known
+from tanzim.data.synthesise.seed import Seed, seed_of, shown
+from tanzim.data.synthesise.write import Draft, with_shots, write_drafts
 
 _AT_ONCE = 32  # drafts that go through all stages together
-
-
-@dataclass(slots=True)
-class Draft:
-    """A text on its way to an example.
-
-    Args:
-        seed: what it is written from.
-        number: which of the drafts from that seed it is, counted from 0.
-        value: question and answer, or text; empty until it is written.
-        reason: why it is rejected; empty for one that is not.
-        detail: what the verifier said, or what the draft repeats.
-
-    """
-
-    seed: Seed
-    number: int
-    value: Json
-    reason: str = ""
-    detail: str = ""
-
-
-def write_drafts(drafts: Sequence[Draft], writer: Complete, verifier: Complete, task: str = "") -> None:
-    """Write drafts and verify them; each ends with a value, a reason to reject it, or both.
-
-    Both questions are asked of each draft that could be read, whatever the answer to the first.
-
-    Args:
-        drafts: with their seeds; filled in.
-        writer: the model that writes.
-        verifier: the model that checks.
-        task: what the examples are for.
-
-    """
-    answers = writer([prompts.generate(one.seed, task, one.number) for one in drafts])
-    _read(drafts, answers, "the draft could not be read")
-    left = [one for one in drafts if not one.reason]
-    _read(
-        left,
-        writer([prompts.refine(one.seed, task, one.value) for one in left]),
-        "the refined draft could not be read",
-    )
-    left = [one for one in left if not one.reason]
-    asked = [prompts.accuracy(one.seed, task, one.value) for one in left]
-    accurate = verifier(asked)
-    asked = [prompts.relevance(one.seed, task, one.value) for one in left]
-    relevant = verifier(asked)
-    for one, first, second in zip(left, accurate, relevant, strict=True):
-        for answer, what in ((first, "accurate"), (second, "relevant")):
-            verdict = prompts.read_verdict(answer)
-            if verdict is not True and not one.reason:
-                one.reason = f"not {what}" if verdict is False else f"no verdict whether it is {what}"
-                one.detail = answer[:300]
-
-
-def _read(drafts: Sequence[Draft], answers: Sequence[str], reason: str) -> None:
-    for one, answer in zip(drafts, answers, strict=True):
-        value = prompts.read_draft(one.seed, answer)
-        if value is None:
-            one.reason, one.detail = reason, answer[:300]
-        else:
-            one.value = value
-
-
-class Known:
-    """A few texts, to find those among many that repeat one of them.
-
-    Args:
-        most: Jaccard similarity of the 5-grams of letters from which two texts say the same.
-
-    """
-
-    def __init__(self, most: float) -> None:
-        self._most = most
-        self._sizes: dict[str, int] = {}
-        self._holders: dict[int, set[str]] = {}
-
-    def add(self, text: str) -> str:
-        """Take a text in; return it as it is compared."""
-        folded, own = _grams(text)
-        self._sizes[folded] = len(own)
-        for gram in own:
-            self._holders.setdefault(gram, set()).add(folded)
-        return folded
-
-    def remove(self, folded: str) -> None:
-        """Forget a text, given as it is compared."""
-        del self._sizes[folded]
-        for holders in self._holders.values():
-            holders.discard(folded)
-
-    def repeated(self, text: str) -> str | None:
-        """Return the text, as it is compared, that this one repeats most; None if it repeats none."""
-        _, own = _grams(text)
-        shared = Counter(holder for gram in own for holder in self._holders.get(gram, ()))
-        alike = {one: n / (len(own) + self._sizes[one] - n) for one, n in shared.items()}
-        best = max(alike, key=lambda one: (alike[one], one), default=None)
-        return best if best is not None and alike[best] >= self._most else None
-
-
-def _grams(text: str) -> tuple[str, list[int]]:
-    folded = normalise(text)
-    return folded, np.unique(shingles(folded)).tolist()
+_SHOTS = 4  # texts of each class, or talks, that serve small models as worked examples
+_SENTENCE = 4  # words of a sentence that a question is asked about
 
 
 class Synthesise(WholeStep[SynthesiseConfig]):
@@ -143,6 +40,7 @@ class Synthesise(WholeStep[SynthesiseConfig]):
     What the models answer is kept as it comes: after a kill nothing is asked twice.
     """
 
+    version = 2
     training_only = True
     parallel = False
 
@@ -150,7 +48,7 @@ class Synthesise(WholeStep[SynthesiseConfig]):
         """Write what each example gives to write from, and where it came from."""
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for example in examples:
-                seed = prompts.seed_of(example, self.config.make, self.config.max_characters)
+                seed = seed_of(example, self.config.make, self.config.max_characters)
                 origin = example.provenance
                 line = {
                     "seed": seed and [seed.shape, seed.text, seed.label, seed.document],
@@ -168,14 +66,11 @@ class Synthesise(WholeStep[SynthesiseConfig]):
             checked = KeptAnswers(
                 self.powers.complete(config.verifier), path.with_name("verifier_answers.jsonl")
             )
-        places = self._places(surveys)
-        drafts: list[tuple[int, Json, Draft]] = []
-        for number, line in enumerate(_lines(surveys)):
-            for copy in range(places[number]):
-                drafts.append((number, line, Draft(Seed(*line["seed"]), copy, {})))
+        embed = self.powers.embed(config.embedding) if config.embedding else None
+        drafts = self._drafts(surveys)
         for start in range(0, len(drafts), _AT_ONCE):
             block = [draft for _, _, draft in drafts[start : start + _AT_ONCE]]
-            write_drafts(block, kept, checked, config.task)
+            write_drafts(block, kept, checked, config, embed)
             progress(start + len(block), len(drafts), "writing")
         self._leave_out_repeated([draft for _, _, draft in drafts], surveys)
         rejected = [_rejected(line["origin"], draft) for _, line, draft in drafts if draft.reason]
@@ -191,6 +86,46 @@ class Synthesise(WholeStep[SynthesiseConfig]):
         write_json(path, made)
         why = Counter(draft.reason for _, _, draft in drafts if draft.reason)
         return {"tried": len(drafts), "made": len(drafts) - why.total(), "rejected": dict(why.most_common())}
+
+    def _drafts(self, surveys: Sequence[Survey]) -> list[tuple[int, Json, Draft]]:
+        """Return what is to be written, with the number of its seed and the survey's line of it."""
+        places, shots = self._places(surveys), self._shots(surveys)
+        drafts = []
+        for number, line in enumerate(_lines(surveys)):
+            if not places[number]:
+                continue
+            seed = with_shots(Seed(*line["seed"]), shots)
+            focuses = _focuses(seed, derive(self.seed, "focus", number))
+            for copy in range(places[number]):
+                focus = focuses[copy % len(focuses)]
+                drafts.append((number, line, Draft(replace(seed, focus=focus), copy, {})))
+        return drafts
+
+    def _shots(self, surveys: Sequence[Survey]) -> list[tuple[str, str]]:
+        """Return a few seeds of each class, drawn by chance, the classes in turn; for small models only.
+
+        Raises:
+            ConfigError: small models are to write what they cannot check.
+
+        """
+        if self.config.style == "full" or self.config.make == "questions":
+            return []
+        drawn: dict[str, list[tuple[int, str, str]]] = {}
+        for number, line in enumerate(_lines(surveys)):
+            if line["seed"]:
+                shape, text, label, _ = line["seed"]
+                if shape == "text":
+                    raise _unchecked("texts without a label or a question")
+                mine = drawn.setdefault(label, [])
+                mine.append((derive(self.seed, "shot", number), text, label))
+                mine.sort()
+                del mine[_SHOTS:]
+        if "" not in drawn and len(drawn) == 1:
+            raise _unchecked("texts of one class only")
+        rows = sorted(
+            (place, rank, text, label) for m in drawn.values() for place, (rank, text, label) in enumerate(m)
+        )
+        return [(text, label) for _, _, text, label in rows]
 
     def _places(self, surveys: Sequence[Survey]) -> Counter[int]:
         """Return how many drafts are written from each example, all equally often."""
@@ -236,6 +171,23 @@ class Synthesise(WholeStep[SynthesiseConfig]):
                 yield _example(example, value, copy, self.config.model)
 
 
+def _unchecked(what: str) -> ConfigError:
+    return ConfigError(
+        f"a small model has nothing to check {what} by",
+        where="data.steps: synthesise",
+        fix="set style: full, with a model that follows instructions",
+    )
+
+
+def _focuses(seed: Seed, chance: int) -> list[str]:
+    """Return the sentences of a document that questions are asked about, in an order drawn by chance."""
+    if not seed.document:
+        return [""]
+    whole = sentences(seed.text, guess(seed.text))
+    found = [one for one in whole if len(one.split()) >= _SENTENCE] or whole
+    return Random(chance).sample(found, len(found)) or [""]
+
+
 def _example(seed: Example, value: Json, copy: int, model: str) -> Example:
     """Return the example that a draft became; label, licence and system prompt are those of its seed."""
     new = derived(seed, f"synthesise {copy}")
@@ -267,7 +219,7 @@ def _rejected(origin: Sequence[Any], draft: Draft) -> Json:
 
 
 def _said(draft: Draft) -> str:
-    return prompts.shown(draft.value) if draft.value else draft.detail
+    return shown(draft.value) if draft.value else draft.detail
 
 
 def _lines(surveys: Sequence[Survey]) -> Iterator[Json]:
