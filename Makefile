@@ -1,7 +1,7 @@
 # Two commands do everything: make demo, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: install install-test demo test lint clean
+.PHONY: install install-test demo test fuzz lint clean
 
 install: .venv/.installed
 
@@ -23,6 +23,11 @@ demo: install
 test: install-test lint
 	$(BIN)/pytest -m "not slow"
 	$(BIN)/pytest -m slow -n 2 --dist loadfile
+
+# The properties on TIMES as many examples as in make test, and on others each time.
+TIMES ?= 50
+fuzz: install-test
+	TANZIM_FUZZ=$(TIMES) $(BIN)/pytest -m hypothesis
 
 lint:
 	$(BIN)/ruff check .

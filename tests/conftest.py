@@ -9,11 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from hypothesis import settings
 
+from helpers.properties import examples
 from tanzim.models.config import ModelConfig
 
 if TYPE_CHECKING:  # torch is loaded only where a test asks for it
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+settings.register_profile("tests", examples())
+settings.load_profile("tests")
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog",

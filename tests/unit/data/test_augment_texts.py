@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nltk import edit_distance as nltk_distance
 
+from helpers.properties import examples
 from tanzim.core.errors import ConfigError
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance, ToolCall
@@ -65,7 +66,7 @@ def test_slips_stay_within_the_bound(text: str, rate: float) -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(SLIPS))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_numbers_and_addresses_stay(seed: int, operation: str) -> None:
     for text, kept in ((ENGLISH, ("4711", "mail@firm.example.")), (PERSIAN, ("۴۷۱۱",))):
         new = slip(text, Random(seed), rate=0.5, operations=[operation])
@@ -229,7 +230,7 @@ def test_share_is_met_and_one_example_does_not_depend_on_the_others(tmp_path: Pa
 
 
 @given(st.text("abج ", max_size=12), st.text("abج ", max_size=12), st.integers(0, 12))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_edit_distance_is_that_of_nltk(one: str, two: str, most: int) -> None:
     expected = nltk_distance(one, two, transpositions=False)
     found = edit_distance(one, two, most)

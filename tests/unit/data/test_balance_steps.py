@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from cleanlab.count import compute_confident_joint
 from cleanlab.filter import find_label_issues
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 from sklearn.neighbors import NearestNeighbors
 
+from helpers.properties import examples
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance
@@ -74,7 +75,7 @@ def _uneven() -> list[Example]:
 
 
 @given(Counts, st.sampled_from([1.0, 0.5, 0.25]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_sampled_counts_are_those_of_imbalanced_learn(sizes: list[int], ratio: float) -> None:
     counts = np.array(sizes)
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -301,7 +302,7 @@ def test_a_small_class_is_left_alone() -> None:
 
 
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_rounding_keeps_the_sum(row: list[float]) -> None:
     values = np.array(row)
     values *= round(values.sum()) / max(values.sum(), 1e-9)

@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.config import Section
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.core.powers import Powers
@@ -260,7 +261,7 @@ def by_hand(config: MadeConfig, rows: list[Example]) -> tuple[list[Example], Cou
     return out, counts
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=40),
     st.lists(

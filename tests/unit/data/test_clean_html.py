@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance, no_progress
 from tanzim.data.clean.boilerplate import Boilerplate, compared_line
@@ -62,7 +63,7 @@ NODES = st.recursive(
 
 
 @given(NODES)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_tree_has_the_letters_that_lxml_finds(body: str) -> None:
     page = f"<html><body><div>x {body} y</div></body></html>"
     assert "".join(strip_html(page).split()) == letters_of_lxml(page)

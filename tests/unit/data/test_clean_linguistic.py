@@ -1,9 +1,10 @@
 """Words and sentences against spaCy and NLTK, and documents cut at the ends of sentences."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.errors import ConfigError
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance
@@ -196,7 +197,7 @@ TEXTS = st.lists(st.sampled_from([*STORY, *PERSIAN, "no end here", "\n\n", "x" *
 
 
 @given(TEXTS, st.integers(50, 300), st.sampled_from(["en", "fa"]))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_parts_are_within_bounds_and_lose_no_letter(text: str, limit: int, language: str) -> None:
     parts = packed(text, limit, language)
     assert "".join("".join(parts).split()) == "".join(text.split())

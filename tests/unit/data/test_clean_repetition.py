@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance, no_progress
 from tanzim.data.clean import recurring
@@ -60,7 +61,7 @@ def test_what_is_within_bounds_stays(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_runs_are_those_of_a_plain_search(letters: Sequence[str]) -> None:
     config = RepetitionConfig(max_word_run=4, max_phrase_run=3, max_character_run=None, min_words=1000)
     text = " ".join(letters)
@@ -90,7 +91,7 @@ def test_shares_of_words_are_those_of_plain_counting() -> None:
 
 
 @given(st.lists(st.sets(st.sampled_from("abcdefgh"), max_size=6), max_size=40), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_counts_over_shards_are_those_of_a_counter(
     tmp_path_factory: Any, sets: list[set[str]], least: int
 ) -> None:

@@ -4,9 +4,10 @@ import unicodedata
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance, ToolCall
 from tanzim.data.clean.config import UnicodeConfig
@@ -21,14 +22,14 @@ TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(ODD + "aéی‌ک �
 
 
 @given(TEXTS, st.sampled_from(["NFC", "NFKC", "keep"]))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_cleaning_twice_is_cleaning_once(text: str, form: Literal["NFC", "NFKC", "keep"]) -> None:
     once = clean_unicode(text, form=form, bidi="all")
     assert clean_unicode(once, form=form, bidi="all") == once
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_nothing_is_left_that_the_character_database_calls_control_or_odd_space(text: str) -> None:
     out = clean_unicode(text)
     for character in out:
@@ -41,7 +42,7 @@ def test_nothing_is_left_that_the_character_database_calls_control_or_odd_space(
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=40))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_what_can_be_seen_stays(text: str) -> None:
     hidden = set("\u115f\u1160\u3164\uffa0")  # letters by their category, without a shape
     expected = unicodedata.normalize(
@@ -51,7 +52,7 @@ def test_what_can_be_seen_stays(text: str) -> None:
 
 
 @given(st.text(st.sampled_from("ab\x00\x01\x1f\x7f\r\n\u2028\u2029\ufeff é"), max_size=30))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_control_characters_and_line_ends_are_as_ftfy_leaves_them(text: str) -> None:
     import ftfy
 

@@ -6,9 +6,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.files import write_json
 from tanzim.core.records import Example, Provenance
 from tanzim.data.config import DataConfig
@@ -35,7 +36,7 @@ TEXTS = st.lists(st.sampled_from("abcdefg"), max_size=8)
 SIDES = st.fixed_dictionaries(dict.fromkeys(SPLITS, TEXTS))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(60)
 @given(one=SIDES, two=SIDES)
 def test_counts_are_those_of_multisets(
     one: dict[str, list[str]], two: dict[str, list[str]], tmp_path: Path

@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.errors import DataError
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.encoding import TooLong, lines
@@ -150,7 +151,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     rows=st.lists(st.dictionaries(st.text(), JSON, min_size=1), min_size=1, max_size=8),
     indent=st.sampled_from([None, 2]),
@@ -178,7 +179,7 @@ def test_json_array_is_decoded_across_pieces(tmp_path: Path) -> None:
     assert _read(path) == rows
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     content=st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"longer line"])), cut=st.integers(1, 9)
 )

@@ -6,9 +6,10 @@ import random
 import sys
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core import optional
 from tanzim.data.dedup.columns import pack_texts
 from tanzim.data.dedup.fold import fold_list, fold_texts
@@ -31,7 +32,7 @@ def test_every_character_alone_and_between_others() -> None:
     assert_same([f"xا{c} {c}{c}هA" for c in characters])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.lists(st.text(alphabet=TRICKY, max_size=12), max_size=6))
 def test_tricky_neighbours(texts: list[str]) -> None:
     assert_same(texts)

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from helpers.properties import examples
 from tanzim.core.errors import DataError
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.documents.blocks import Block
@@ -71,7 +72,7 @@ def squeezed(text: str) -> str:
 WORDS = st.text(alphabet="abc دکه\u200c.؟!,\n1«»", min_size=1, max_size=300)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 @given(text=WORDS, most=st.integers(5, 80))
 @example(text="1111. ", most=5)
 @example(text="       دکه   ", most=5)
@@ -154,7 +155,7 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 @given(lines=LINES)
 @example(lines=["---", "#c", "==="])  # a line drawn, and no paragraph, stands above the heading
 @example(lines=["    code", "text", "==="])

@@ -13,10 +13,11 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import hostile
+from helpers.properties import examples
 from tanzim.core.errors import TanzimError
 from tanzim.core.records import Example
 from tanzim.data.config import DataConfig
@@ -26,16 +27,10 @@ from tanzim.data.ingest.documents.parts import read_parts
 from tanzim.data.ingest.rows import Rejected
 from tanzim.data.ingest.sources import Source
 
-pytestmark = pytest.mark.slow  # some thousand files
+pytestmark = [pytest.mark.slow, pytest.mark.hypothesis]  # some thousand files, by properties within tests
 
 ROWS = [{"text": f"می‌روم و {n} café", "label": "آ" if n % 2 else "b"} for n in range(12)]
-FUZZ = settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+FUZZ = examples(25)
 
 
 def table(rows: list[list[str]]) -> bytes:

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.config import load
 from tanzim.core.errors import ConfigError
 from tanzim.data.ingest.airbyte import _secret_values
@@ -24,8 +25,8 @@ from tanzim.data.ingest.sitemap import _named, _unzipped
 from tanzim.pipeline.config import Config
 
 LOCAL = Guard(("127.0.0.1",))
-MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = examples(200)
+FEW = examples(60)
 HEADERS = (b"Location", b"Content-Length", b"Content-Encoding", b"Transfer-Encoding", b"Content-Type", b"x")
 VALUES = st.one_of(
     st.sampled_from(

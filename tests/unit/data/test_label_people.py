@@ -10,12 +10,13 @@ from xml.etree import ElementTree as ET
 import krippendorff
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import aggregate_raters
 from statsmodels.stats.inter_rater import fleiss_kappa as statsmodels_kappa
 
+from helpers.properties import examples
 from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Provenance
 from tanzim.data.label.active import choose, doubt
@@ -26,7 +27,7 @@ from tanzim.data.label.review import annotated, export_tasks, read_annotations, 
 Label = st.sampled_from(["1", "2", "3", "4"])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(Label, Label), min_size=2, max_size=30))
 def test_cohen_is_scikit_learns(pairs: list[tuple[str, str]]) -> None:
     one, two = map(list, zip(*pairs, strict=True))
@@ -39,7 +40,7 @@ def test_cohen_is_scikit_learns(pairs: list[tuple[str, str]]) -> None:
         assert cohen_kappa(one, two, weights=weights) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(2, 5).flatmap(lambda a: st.lists(st.tuples(*[Label] * a), min_size=2, max_size=20)))
 def test_fleiss_is_that_of_statsmodels(items: list[tuple[str, ...]]) -> None:
     by_annotator = list(zip(*items, strict=True))
@@ -51,7 +52,7 @@ def test_fleiss_is_that_of_statsmodels(items: list[tuple[str, ...]]) -> None:
     assert fleiss_kappa(by_annotator) == pytest.approx(statsmodels_kappa(table), abs=1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     st.lists(st.lists(st.none() | Label, min_size=3, max_size=3), min_size=3, max_size=20),
     st.sampled_from(["nominal", "ordinal", "interval"]),

@@ -6,10 +6,11 @@ import string
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from helpers.properties import examples
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Message, Provenance, ToolCall
 from tanzim.data.clean.config import PersianConfig
@@ -349,7 +350,7 @@ def test_twice_is_once_where_it_was_not(text: str, config: dict[str, object]) ->
         assert normalise(once, asked) == once
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(TEXTS | LETTERS | BLOCKS | MIXED, st.sampled_from(CONFIGS))
 def test_twice_is_once(text: str, config: PersianConfig) -> None:
     once = normalise("این که از " + text, config)
@@ -367,7 +368,7 @@ LEXICON = learn(
 ).trimmed()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(TEXTS | MIXED)
 def test_twice_is_once_with_a_corpus(text: str) -> None:
     normaliser = Normaliser(PersianConfig(lexicon="corpus", cut_words=True), LEXICON)
@@ -375,7 +376,7 @@ def test_twice_is_once_with_a_corpus(text: str) -> None:
     assert normaliser(once) == once
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(TEXTS)
 def test_only_spaces_half_spaces_letters_and_signs_change(text: str) -> None:
     """Once look-alikes are one and spacing is put aside, the same letters stand in the same order."""
@@ -388,7 +389,7 @@ def test_only_spaces_half_spaces_letters_and_signs_change(text: str) -> None:
     assert bare(normalise(whole, PersianConfig(reversed_lines=False))) == bare(whole)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(TEXTS)
 def test_lossless_keeps_the_number_of_letters(text: str) -> None:
     out = normalise(text, PersianConfig(lossless=True))

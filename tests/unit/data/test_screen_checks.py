@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from presidio_analyzer.predefined_recognizers import CreditCardRecognizer, IbanRecognizer
 
+from helpers.properties import examples
 from tanzim.data.screen.checks import (
     digits_of,
     iban,
@@ -108,7 +109,7 @@ def test_what_only_looks_like_one(text):
     assert find_iranian(text) == []
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     st.lists(
         st.builds(

@@ -8,13 +8,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.special import softmax as scipy_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
+from helpers.properties import examples
 from tanzim.data.select import convex
 from tanzim.data.select.choose import choose, macro_f1, quotas
 from tanzim.data.select.dynamics import watch
@@ -149,7 +150,7 @@ def test_margins_tell_planted_wrong_labels() -> None:
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(any), st.integers(1, 200))
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_quotas_add_up_and_stay_within_one_of_the_exact_share(sizes: list[int], count: int) -> None:
     found = quotas(np.array(sizes), count)
     kept = min(count, sum(sizes))

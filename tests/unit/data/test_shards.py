@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.records import Example, Message, Provenance, ToolCall, no_progress
 from tanzim.data import columns
 from tanzim.data.columns import Column, Piece, frequent, mix, parts_for, quantiles, records, scatter, smallest
@@ -34,7 +35,7 @@ ZWNJ = "می‌خواهم کتاب‌ها را"
 U64 = st.integers(0, 2**64 - 1)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.lists(st.integers(0, 30), min_size=1, max_size=6),
     st.sampled_from([1, 3]),
@@ -65,7 +66,7 @@ def test_columns_read_as_arrays(sizes: list[int], width: int, block: int, drawn:
             assert (column[rows] == whole[rows]).all()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.one_of(U64, st.integers(0, 3)), min_size=1, max_size=60), st.integers(1, 9))
 def test_looks_at_blocks_find_what_sorting_finds(values: list[int], size: int) -> None:
     words = np.array(values, np.uint64)
@@ -85,7 +86,7 @@ def test_looks_at_blocks_find_what_sorting_finds(values: list[int], size: int) -
     assert quantiles(small_blocks, shares, len(small)) == pytest.approx(np.quantile(small, shares).tolist())
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(U64, max_size=80), st.sampled_from([1, 2, 8]), st.integers(1, 30))
 def test_parts_hold_equal_keys_together(keys: list[int], parts: int, size: int) -> None:
     kind = np.dtype([("key", "<u8"), ("row", "<i8")])

@@ -8,9 +8,10 @@ import string
 import numpy as np
 import pytest
 from datasketch import MinHash
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.records import Example, Message, Provenance
 from tanzim.data.similarity import (
     HASHES,
@@ -35,7 +36,7 @@ def brute(one: str, two: str) -> float:
 TEXT = st.text(alphabet="abc سلام\u200cی🙂", max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(one=TEXT, two=TEXT)
 def test_jaccard_is_that_of_the_sets_of_five_grams(one: str, two: str) -> None:
     got = jaccard(np.unique(shingles(one)), np.unique(shingles(two)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import (
     GroupShuffleSplit,
@@ -20,6 +20,7 @@ from sklearn.model_selection import (
     StratifiedShuffleSplit,
 )
 
+from helpers.properties import examples
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.data.config import DataConfig
 from tanzim.data.prepare import DataReport, prepare
@@ -70,7 +71,7 @@ def test_stratified_counts_are_those_of_scikit_learn(seed: int) -> None:
 
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=12), st.floats(0, 1))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_quotas_are_nearly_in_proportion(counts: list[int], share: float) -> None:
     total = np.array(counts)
     wanted = round(share * int(total.sum()))
@@ -182,7 +183,7 @@ def test_what_is_no_time_is_refused(value: object) -> None:
 
 
 @given(st.dates(date(1850, 1, 1), date(2100, 1, 1)))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_iranian_years_have_the_length_of_the_sun(day: date) -> None:
     """Written as an Iranian date and read again: by counting days from a known New Year."""
     year, start = day.year - 621, datetime(day.year, 3, 1, tzinfo=UTC)
@@ -316,7 +317,7 @@ def test_a_bad_time_is_a_rejected_row(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=60))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_components_are_those_of_a_walk(pairs: list[tuple[int, int]]) -> None:
     keys, roots = components(*(np.array([p[i] for p in pairs], np.uint64) for i in (0, 1)))
     found = dict(zip(keys.tolist(), roots.tolist(), strict=True))

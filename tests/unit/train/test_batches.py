@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import examples
 from tanzim.core.records import Provenance
 from tanzim.train import batches
 from tanzim.train.batches import Sampler, collate, filled, pack
@@ -16,7 +17,7 @@ from tanzim.train.tokens import Document
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=120).map(np.array)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(LENGTHS, st.integers(1, 64), st.integers(0, 3), st.integers(1, 40))
 def test_no_document_is_lost_or_duplicated(
     lengths: np.ndarray, tokens_per_step: int, epoch: int, window: int
@@ -30,7 +31,7 @@ def test_no_document_is_lost_or_duplicated(
         assert lengths[step].sum() <= tokens_per_step or len(step) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(LENGTHS, st.integers(1, 64), st.booleans())
 def test_passes_hold_all_documents_of_a_step(lengths: np.ndarray, size: int, packing: bool) -> None:
     sampler = Sampler(lengths, seed=1, tokens_per_step=10**6, packing=packing)
@@ -40,7 +41,7 @@ def test_passes_hold_all_documents_of_a_step(lengths: np.ndarray, size: int, pac
         assert len(part) == 1 or (packing and lengths[part].sum() <= size)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(LENGTHS, st.integers(20, 64))
 def test_packing_is_within_the_bound_of_best_fit_decreasing(lengths: np.ndarray, capacity: int) -> None:
     # BFD uses at most 11/9 of the best possible + 4 bins (Johnson 1974); the best is at least Σ/capacity.

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_train import documents
 
+from helpers.properties import examples
 from tanzim.core.errors import RunError
 from tanzim.core.records import Provenance, Rendered
 from tanzim.train import tokens
@@ -39,7 +40,7 @@ def test_file_is_plain_arrow(tmp_path: Path) -> None:
     assert table.column("row").to_pylist() == [1, 2, 3]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), max_size=5), max_size=12))
 def test_trained_counts_equal_a_plain_count(
     tmp_path_factory: pytest.TempPathFactory, weights: list[list[float]]
