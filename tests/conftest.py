@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -79,3 +82,38 @@ def embedded_base():
     from tanzim.models.resolve import resolve
 
     return resolve(ModelConfig())
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that speaks S3."""
+    from helpers.s3 import serving
+
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """What a user sets for S3: endpoint and secrets; nothing of them stands in the URL."""
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("TANZIM_CACHE", str(tmp_path / "cache"))
+    # fsspec keeps file systems, and with them the server and the secrets that an earlier test named.
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield s3_server
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def bucket(s3: str, request: pytest.FixtureRequest) -> str:
+    """An empty bucket of its own for a test."""
+    import s3fs
+
+    name = "bucket-" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+    return name

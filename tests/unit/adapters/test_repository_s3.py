@@ -1,61 +1,13 @@
 """The adapter repository on S3: a real client (s3fs) against a server that speaks S3 (moto)."""
 
-import hashlib
-import threading
 from pathlib import Path
 
 import pytest
-from moto.server import DomainDispatcherApplication, ThreadedMotoServer, create_backend_app
 from repository_race import check_race, content, race, small
-from werkzeug.serving import make_server
 
 from tanzim.adapters.repository import Repository
 from tanzim.adapters.repository_state import Facts
 from tanzim.core.errors import RunError
-
-
-class OneAtATime(ThreadedMotoServer):
-    """moto looks whether a key exists and then writes it; S3 does both at once, and so does this server."""
-
-    def _server_entry(self) -> None:
-        app, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
-
-        def locked(environ, start_response):
-            with lock:
-                return list(app(environ, start_response))
-
-        self._server = make_server(self._ip_address, self._port, locked, threaded=True)
-        self._server_ready_event.set()
-        self._server.serve_forever()
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = OneAtATime("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def environment(server, monkeypatch, tmp_path):
-    """What a user sets: endpoint and secrets; nothing of them stands in the URL."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("TANZIM_CACHE", str(tmp_path / "cache"))
-    return server
-
-
-@pytest.fixture
-def bucket(environment, request):
-    import s3fs
-
-    name = "bucket-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
-    return name
 
 
 def test_add_promote_fetch_and_delete(bucket, tmp_path, monkeypatch):
@@ -137,7 +89,7 @@ def test_processes_at_once_lose_nothing(bucket, tmp_path):
     check_race(race(f"s3://{bucket}/race", folder, 2, 4), 2, 4)
 
 
-def test_what_cannot_be_reached_is_one_clear_error(environment, tmp_path, monkeypatch):
+def test_what_cannot_be_reached_is_one_clear_error(s3, tmp_path, monkeypatch):
     folder = small(tmp_path / "one")
     with pytest.raises(RunError, match="the repository cannot be used") as error:
         Repository("s3://no-such-bucket/x").add(folder, Facts("fa", "persian"))

@@ -16,7 +16,6 @@ import pytest
 import s3fs
 import yaml
 from local_site import Site, local_site
-from moto.server import ThreadedMotoServer
 
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.data.config import DataConfig
@@ -52,40 +51,13 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def environment(server, monkeypatch, tmp_path):
-    """What a user sets: endpoint and secrets; nothing of them stands in the URL."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("TANZIM_CACHE", str(tmp_path / "cache"))
-    # fsspec keeps file systems, and with them the server that an earlier test named.
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def bucket(environment, request):
-    import boto3
-
-    name = "bucket-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
-    client = boto3.client("s3")
-    client.create_bucket(Bucket=name)
+def bucket(bucket: str) -> str:
     for file, data in FILES.items():
-        client.put_object(Bucket=name, Key=f"in/{file}", Body=data)
-    client.put_object(Bucket=name, Key="in/README.md", Body=b"about")
-    client.put_object(Bucket=name, Key="in/deep/er/more.jsonl", Body=LINES)
-    yield name
-    client.close()
+        _put(bucket, f"in/{file}", data)
+    _put(bucket, "in/README.md", b"about")
+    _put(bucket, "in/deep/er/more.jsonl", LINES)
+    return bucket
 
 
 def _put(bucket: str, key: str, data: bytes) -> None:
@@ -178,10 +150,7 @@ def test_it_is_not_read_into_memory(bucket: str, monkeypatch) -> None:
     assert sum(1 for _ in rows) == 23_999
 
 
-def test_wrong_credentials_are_one_line(server: str, environment: None, monkeypatch, tmp_path: Path) -> None:
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+def test_wrong_credentials_are_one_line(s3: str, monkeypatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -197,10 +166,9 @@ def test_wrong_credentials_are_one_line(server: str, environment: None, monkeypa
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9") as caught:
         find("s3://bucket-elsewhere/in/lines.jsonl")
     assert "secret-of-the-test" not in str(caught.value)
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_urls_that_are_refused(environment: None) -> None:
+def test_urls_that_are_refused(s3: str) -> None:
     for url in ("zip://a.csv::https://10.0.0.1/x.zip", "klingon://host/a.csv"):
         with pytest.raises(ConfigError):
             find(url)
@@ -209,7 +177,7 @@ def test_urls_that_are_refused(environment: None) -> None:
             DataConfig(path=url)
 
 
-def test_any_storage_that_fsspec_knows(environment: None) -> None:
+def test_any_storage_that_fsspec_knows(s3: str) -> None:
     import fsspec
 
     memory = fsspec.filesystem("memory")
@@ -224,7 +192,7 @@ def test_any_storage_that_fsspec_knows(environment: None) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_behind_a_web_address(site: Site, environment: None, name: str, tmp_path: Path) -> None:
+def test_a_file_behind_a_web_address(site: Site, s3: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(FILES[name])
     site.pages[f"/{name}?key=1"] = (200, {"ETag": '"v1"'}, FILES[name])
     site.pages["/moved"] = (302, {"Location": f"/{name}?key=1"}, b"")
@@ -263,7 +231,7 @@ def test_a_web_file_that_redirects_to_this_machine(site: Site) -> None:
         find(f"{site.url}/a.jsonl", allow=["127.0.0.1"])
 
 
-def test_a_web_file_that_is_cut_short(site: Site, environment: None, tmp_path: Path) -> None:
+def test_a_web_file_that_is_cut_short(site: Site, s3: str, tmp_path: Path) -> None:
     config = DataConfig(path=f"{site.url}/a.jsonl", allow_hosts=["127.0.0.1"], **WHOLE)
 
     def short(handler: Any) -> None:
