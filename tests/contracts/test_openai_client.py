@@ -252,7 +252,8 @@ def test_errors_outside_the_client(url: str) -> None:
         (httpx.get(f"{url}/v1/models", headers={"host": "evil.example"}), 403),
     ):
         assert answer.status_code == status
-        assert answer.json()["error"]["type"] == "invalid_request_error"
+        kind = "permission_error" if status == 403 else "invalid_request_error"
+        assert answer.json()["error"]["type"] == kind
     assert httpx.get(f"{url}/health").json() == {"status": "ok"}
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tanzim.cli.adapters import app as adapters_app
 from tanzim.cli.data import app as data_app
+from tanzim.cli.keys import app as keys_app
 from tanzim.cli.launch import launch_command
 from tanzim.cli.range_test import range_test_command
 from tanzim.cli.search import search_command
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(keys_app, name="keys")
 
 # typer reads these annotations at run time.
 Settings = Annotated[
@@ -133,18 +135,24 @@ def chat_command(
 @app.command("serve")
 def serve_command(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Run folders (one base), or a model name.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]... [KEY=VALUE]...",
+            help="Run folders (one base), or a model name; overrides such as serve.require_key=true.",
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", help="0 takes a free one.")] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Loopback only.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Elsewhere than here: serve.tls.")] = None,
 ) -> None:
-    """Serve base and adapters through the OpenAI API, on this machine only."""
+    """Serve base and adapters through the OpenAI API, and fine-tuning jobs; on this machine, unless told."""
     from tanzim.cli import show
     from tanzim.pipeline.serve import serve_models
 
     given = {"host": host, "port": port}
     overrides = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
-    serve_models(models or [], overrides=overrides, reporter=show.RichReporter())
+    overrides += [name for name in models or () if "=" in name]
+    names = [name for name in models or () if "=" not in name]
+    serve_models(names, overrides=overrides, reporter=show.RichReporter())
 
 
 @app.command("run")

@@ -1,4 +1,4 @@
-"""``tanzim serve``: base and adapters behind the OpenAI API, on this machine only."""
+"""``tanzim serve``: base and adapters behind the OpenAI API, and fine-tuning jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def serve_models(
         reporter: takes the address, and what was chosen.
 
     Raises:
-        ConfigError: the host is not loopback, or the port is taken.
+        ConfigError: the address cannot be used, or the database.
         ModelError: the models need different bases.
 
     """
@@ -37,4 +37,4 @@ def serve_models(
     reporter.say(f"models: {', '.join(names)}")
     project = project.model_copy(update={"model": opened.model})
     app = create_app(opened.engine, opened.renderer, config, names, open_store(config), Workshop(project))
-    run_server(app, config.host, config.port, announce=reporter.say)
+    run_server(app, config, announce=reporter.say)

@@ -59,6 +59,11 @@ class Answer:
         self._completion_tokens = sum(len(delta.ids) for deltas in choices for delta in deltas)
         return {**self._head, "object": "chat.completion", "choices": made, "usage": self._usage()}
 
+    @property
+    def tokens(self) -> int:
+        """Tokens so far, of the prompt and of all choices."""
+        return self._prompt_tokens + self._completion_tokens
+
     def opening(self, index: int) -> Json:
         """Return the first chunk of a choice."""
         return self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, None, None)
@@ -85,7 +90,7 @@ class Answer:
         return {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self._completion_tokens,
-            "total_tokens": self._prompt_tokens + self._completion_tokens,
+            "total_tokens": self.tokens,
         }
 
     def _content(self, tokens: Sequence[TokenLogprob]) -> Json | None:

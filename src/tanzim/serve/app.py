@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from tanzim.infer.engine import Engine
+from tanzim.serve.access.gate import Gate, needs_key
+from tanzim.serve.access.limits import Limits
+from tanzim.serve.access.trail import Audit
 from tanzim.serve.bounds import BodyBound
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError, refusal
@@ -54,9 +58,11 @@ def create_app(
         store.close()
 
     app = FastAPI(title="Tanzim", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.gate = Gate(store.keys, Limits(), required=needs_key(config))
+    app.add_middleware(Audit, trail=store.trail)
     app.add_middleware(BodyBound, most=config.max_body_mb, uploads=config.max_file_mb)
     _add_errors(app)
-    context = Context(service, store, workshop)
+    context = Context(service, store, workshop, config)
     for family in (models, chat, files, jobs):
         family.add(app, context)
     return app
@@ -64,7 +70,8 @@ def create_app(
 
 def _add_errors(app: FastAPI) -> None:
     def answer(error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status)
+        headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
+        return JSONResponse(error.body(), error.status, headers)
 
     @app.exception_handler(ApiError)
     async def api(_: Request, error: ApiError) -> JSONResponse:

@@ -7,13 +7,29 @@ from pydantic import Field
 from tanzim.core.config import Section
 
 
+class TlsConfig(Section):
+    """Encryption between clients and the server."""
+
+    certificate: str
+    """The certificate and those that vouch for it (a PEM file)."""
+    key: str
+    """Its private key (a PEM file)."""
+
+
 class ServeConfig(Section):
     """The OpenAI-compatible server."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; loopback only, until keys and roles are there."""
+    """Address to listen on. Elsewhere than on this machine alone, every request needs a key, and tls or
+    plain_http must be set."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    require_key: bool = False
+    """Ask for a key on this machine, too."""
+    tls: TlsConfig | None = None
+    """Serve https."""
+    plain_http: bool = False
+    """Listen elsewhere without tls, since a proxy before the server does the encryption."""
     max_new_tokens: int = Field(512, ge=1)
     """Longest answer where a request sets no max_tokens."""
     max_batch: int = Field(8, ge=1)
@@ -29,5 +45,7 @@ class ServeConfig(Section):
     """Fine-tuning jobs that run at the same time."""
     max_file_mb: float = Field(512.0, gt=0)
     """Largest file a client may upload (MB)."""
+    max_project_mb: float = Field(10_240.0, gt=0)
+    """Most that a project's files may hold together (MB)."""
     max_body_mb: float = Field(16.0, gt=0)
     """Largest body of any other request (MB)."""

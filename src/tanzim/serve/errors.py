@@ -16,21 +16,30 @@ class ApiError(Exception):
         message: what was wrong, and what to do.
         code: OpenAI's machine-readable code.
         param: the field at fault.
+        retry_after: seconds after which it is worth trying again.
 
     """
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
+        self.retry_after = retry_after
 
     def body(self) -> Json:
         """Return the JSON body."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 

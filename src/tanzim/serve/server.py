@@ -1,55 +1,86 @@
-"""Run a web application on this machine's own address."""
+"""Run a web application on an address of this machine."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from tanzim.core.errors import ConfigError
+from tanzim.serve.access.gate import is_local
+from tanzim.serve.config import ServeConfig, TlsConfig
 
 GRACE_SECONDS = 5  # what answers under way get at shutdown
 
 
-def run_server(app: FastAPI, host: str, port: int, *, announce: Callable[[str], None] = print) -> None:
+def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], None] = print) -> None:
     """Serve ``app`` until interrupted (Ctrl-C or SIGTERM).
 
     Args:
         app: the application.
-        host: a loopback address or localhost.
-        port: the port; 0 takes a free one.
+        config: host, port and tls.
         announce: told the address once it is bound.
 
     Raises:
-        ConfigError: the host is not loopback, or the port is taken.
+        ConfigError: the host is no address of this machine, or others can reach it and nothing encrypts; the
+            port is taken; the certificate or its key cannot be used.
 
     """
-    listener = _bind(host, port)
+    if not is_local(config.host) and config.tls is None and not config.plain_http:
+        raise ConfigError(
+            f"on '{config.host}' keys and texts could be read on their way",
+            where="serve.host",
+            fix="set serve.tls.certificate and serve.tls.key, or serve.plain_http=true if a proxy before the "
+            "server encrypts",
+        )
+    encryption = _encryption(config.tls)
+    listener = _bind(config.host, config.port)
     address = listener.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    announce(f"http://{shown}:{address[1]}/v1")
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
+    announce(f"{'https' if config.tls else 'http'}://{shown}:{address[1]}/v1")
+    settings = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS, server_header=False, **encryption
+    )
     with listener:
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _encryption(tls: TlsConfig | None) -> dict[str, Any]:
+    """Return uvicorn's settings for tls, once its files have been found good."""
+    if tls is None:
+        return {}
+    for key, path in (("certificate", tls.certificate), ("key", tls.key)):
+        if not Path(path).is_file():
+            raise ConfigError("there is no such file", where=f"serve.tls.{key}: {path}")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.certificate, tls.key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the certificate and its key do not fit or cannot be read ({error.reason or error})",
+            where=f"serve.tls: {tls.certificate}, {tls.key}",
+            fix="give a certificate and the private key that belongs to it, both as PEM",
+        ) from None
+    return {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Open a listening socket on a loopback address."""
+    """Open a listening socket."""
     address = "127.0.0.1" if host == "localhost" else host
     try:
-        parsed = ipaddress.ip_address(address)
+        version = ipaddress.ip_address(address).version
     except ValueError:
-        parsed = None
-    if parsed is None or not parsed.is_loopback:
         raise ConfigError(
-            f"'{host}' is not an address of this machine alone",
+            f"'{host}' is no address",
             where="serve.host",
-            fix="use 127.0.0.1: the server has no keys yet, so anybody who reaches it could use it",
-        )
-    listener = socket.socket(socket.AF_INET6 if parsed.version == 6 else socket.AF_INET)
+            fix="127.0.0.1 for this machine alone, 0.0.0.0 for all of its addresses",
+        ) from None
+    listener = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address, port))
@@ -57,7 +88,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"port {port} cannot be used: {error.strerror}",
+            f"port {port} of {host} cannot be used: {error.strerror}",
             where="serve.port",
             fix="choose another, or 0 for a free one",
         ) from error

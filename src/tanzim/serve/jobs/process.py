@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class JobFolder:
             return None
         return lock
 
-    def start(self, command: Sequence[str], lock: int, environment: Mapping[str, str]) -> int:
+    def start(self, command: list[str], lock: int, environment: Mapping[str, str]) -> int:
         """Start the process in a session of its own, and hand the lock on to it; return its id."""
         os.set_inheritable(lock, True)
         with (self.path / LOG).open("ab") as log, open(os.devnull, "rb") as nothing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -46,5 +46,5 @@ class Workshop(Protocol):
     def furnish(self, order: Order, folder: Path) -> None:
         """Write what the command needs into ``folder``, where ``training.jsonl`` lies already."""
 
-    def command(self, folder: Path) -> Sequence[str]:
+    def command(self, folder: Path) -> list[str]:
         """Return the command that trains; run again after an interruption, it goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,8 +11,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from tanzim.core.errors import TanzimError
 from tanzim.core.records import Json
+from tanzim.serve.access.gate import Asks, Gate
+from tanzim.serve.access.roles import Caller
+from tanzim.serve.answer import Answer
 from tanzim.serve.errors import ApiError
-from tanzim.serve.routes.context import Context, project_of
+from tanzim.serve.routes.context import Context
 from tanzim.serve.schema import ChatRequest
 
 
@@ -21,13 +24,32 @@ def add(app: FastAPI, context: Context) -> None:
     service = context.service
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(asked: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
-        requests, answer = await service.prepare(project_of(request), asked)
+    async def chat(asked: ChatRequest, request: Request, caller: Asks) -> JSONResponse | StreamingResponse:
+        requests, answer = await service.prepare(caller.project, asked)
         if asked.stream:
             usage = bool(asked.stream_options and asked.stream_options.include_usage)
-            events = service.events(requests, answer, usage=usage)
+            events = _charged(service.events(requests, answer, usage=usage), caller, answer, request)
             return StreamingResponse(events, media_type="text/event-stream")
-        return JSONResponse(await _unless_gone(request, service.whole(requests, answer)))
+        try:
+            return JSONResponse(await _unless_gone(request, service.whole(requests, answer)))
+        finally:
+            _gate(request).limits.charge(caller, answer.tokens)
+
+
+def _gate(request: Request) -> Gate:
+    gate: Gate = request.app.state.gate
+    return gate
+
+
+async def _charged(
+    events: AsyncIterator[str], caller: Caller, answer: Answer, request: Request
+) -> AsyncIterator[str]:
+    """Pass events on; charge their tokens in the end, also when the client has left."""
+    try:
+        async for event in events:
+            yield event
+    finally:
+        _gate(request).limits.charge(caller, answer.tokens)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Json]) -> Json:

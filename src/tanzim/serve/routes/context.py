@@ -1,20 +1,16 @@
-"""What every route needs, and who is asking."""
+"""What every route needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi import Request
-
 from tanzim.core.records import Json
+from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
 from tanzim.serve.jobs.work import Workshop
 from tanzim.serve.service import Service
 from tanzim.serve.store.page import Page
 from tanzim.serve.store.store import Store
-
-LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
-PROJECT = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +21,14 @@ class Context:
         service: the models.
         store: what is remembered.
         workshop: how jobs are configured.
+        config: the ``serve`` section.
 
     """
 
     service: Service
     store: Store
     workshop: Workshop
-
-
-def project_of(request: Request) -> str:
-    """Return the project of whoever asks.
-
-    Raises:
-        ApiError: a browser page reached us under a name of its own (DNS rebinding).
-
-    """
-    if request.url.hostname not in LOCAL_NAMES:
-        raise ApiError(403, f"This server answers on this machine only, not as '{request.url.hostname}'.")
-    return PROJECT
+    config: ServeConfig
 
 
 def listed(page: Page, objects: list[Json]) -> Json:

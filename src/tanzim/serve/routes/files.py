@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated, Literal
 
-from fastapi import FastAPI, Form, Query, Request, UploadFile
+from fastapi import FastAPI, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 
 from tanzim.core.records import Json
+from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.errors import ApiError
-from tanzim.serve.routes.context import Context, listed, missing, project_of
+from tanzim.serve.routes.context import Context, listed, missing
 from tanzim.serve.store.files import file_object
 
+_MB = 1 << 20
 _LONGEST = 255  # characters of a file's name
 
 
@@ -27,8 +29,7 @@ def add(app: FastAPI, context: Context) -> None:
     files = context.store.files
 
     @app.post("/v1/files")
-    def upload(request: Request, file: UploadFile, purpose: Annotated[Literal["fine-tune"], Form()]) -> Json:
-        project = project_of(request)
+    def upload(caller: Trains, file: UploadFile, purpose: Annotated[Literal["fine-tune"], Form()]) -> Json:
         name = (file.filename or "file").replace("\\", "/").rsplit("/", 1)[-1][:_LONGEST]
         with tempfile.TemporaryDirectory(dir=context.store.root, prefix=".upload-") as folder:
             path = Path(folder) / "file"
@@ -36,37 +37,40 @@ def add(app: FastAPI, context: Context) -> None:
                 shutil.copyfileobj(file.file, out, 1 << 20)
             if not path.stat().st_size:
                 raise ApiError(400, "The file is empty.", code="empty_file", param="file")
-            return file_object(files.add(project, name, purpose, path))
+            if files.held(caller.project) + path.stat().st_size > context.config.max_project_mb * _MB:
+                message = f"The project's files would hold more than {context.config.max_project_mb:g} MB."
+                raise ApiError(400, f"{message} Delete some.", code="storage_full", param="file")
+            return file_object(files.add(caller.project, name, purpose, path))
 
     @app.get("/v1/files")
     def all_files(
-        request: Request,
+        caller: Sees,
         purpose: str | None = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
         order: Literal["asc", "desc"] = "desc",
     ) -> Json:
         found = files.list(
-            project_of(request), purpose=purpose, after=after, limit=limit, oldest_first=order == "asc"
+            caller.project, purpose=purpose, after=after, limit=limit, oldest_first=order == "asc"
         )
         return listed(found, [file_object(row) for row in found.rows])
 
     @app.get("/v1/files/{id_}")
-    def one(id_: str, request: Request) -> Json:
-        row = files.get(project_of(request), id_)
+    def one(id_: str, caller: Sees) -> Json:
+        row = files.get(caller.project, id_)
         if row is None:
             raise missing("file", id_)
         return file_object(row)
 
     @app.delete("/v1/files/{id_}")
-    def delete(id_: str, request: Request) -> Json:
-        if not files.delete(project_of(request), id_):
+    def delete(id_: str, caller: Trains) -> Json:
+        if not files.delete(caller.project, id_):
             raise missing("file", id_)
         return {"id": id_, "object": "file", "deleted": True}
 
     @app.get("/v1/files/{id_}/content", response_model=None)
-    def content(id_: str, request: Request) -> StreamingResponse:
-        if files.get(project_of(request), id_) is None:
+    def content(id_: str, caller: Trains) -> StreamingResponse:
+        if files.get(caller.project, id_) is None:
             raise missing("file", id_)
         return StreamingResponse(_parts(files.open(id_)), media_type="application/octet-stream")
 

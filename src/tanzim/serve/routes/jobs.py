@@ -8,15 +8,17 @@ from __future__ import annotations
 import secrets
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Query
 from sqlalchemy import RowMapping
 
 from tanzim.core.errors import ConfigError
 from tanzim.core.records import Json
+from tanzim.serve.access.gate import Sees, Trains
+from tanzim.serve.access.roles import Caller
 from tanzim.serve.errors import ApiError
 from tanzim.serve.jobs.schema import JobRequest, checkpoint_object, event_object, job_object
 from tanzim.serve.jobs.work import Order
-from tanzim.serve.routes.context import Context, listed, missing, project_of
+from tanzim.serve.routes.context import Context, listed, missing
 
 _SEEDS = 1 << 31
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -27,9 +29,8 @@ def add(app: FastAPI, context: Context) -> None:
     jobs = context.store.jobs
 
     @app.post("/v1/fine_tuning/jobs")
-    def create(asked: JobRequest, request: Request) -> Json:
-        project = project_of(request)
-        _check(context, project, asked)
+    def create(asked: JobRequest, caller: Trains) -> Json:
+        _check(context, caller.project, asked)
         method = asked.chosen.model_dump()
         seed = secrets.randbelow(_SEEDS) if asked.seed is None else asked.seed
         row = {
@@ -48,54 +49,54 @@ def add(app: FastAPI, context: Context) -> None:
             context.workshop.check(order)
         except ConfigError as error:
             raise ApiError(400, error.what, code="invalid_value", param=error.where) from error
-        return job_object(jobs.add(project, row))
+        return job_object(jobs.add(caller.project, row))
 
     @app.get("/v1/fine_tuning/jobs")
-    def all_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> Json:
-        found = jobs.list(project_of(request), after=after, limit=limit)
+    def all_jobs(caller: Sees, after: str | None = None, limit: Limit = 20) -> Json:
+        found = jobs.list(caller.project, after=after, limit=limit)
         return listed(found, [job_object(row) for row in found.rows])
 
     @app.get("/v1/fine_tuning/jobs/{id_}")
-    def one(id_: str, request: Request) -> Json:
-        return job_object(_job(context, request, id_))
+    def one(id_: str, caller: Sees) -> Json:
+        return job_object(_job(context, caller, id_))
 
     @app.get("/v1/fine_tuning/jobs/{id_}/events")
-    def events(id_: str, request: Request, after: str | None = None, limit: Limit = 20) -> Json:
-        _job(context, request, id_)
+    def events(id_: str, caller: Sees, after: str | None = None, limit: Limit = 20) -> Json:
+        _job(context, caller, id_)
         found = jobs.events(id_, after=after, limit=limit)
         return listed(found, [event_object(row) for row in found.rows])
 
     @app.get("/v1/fine_tuning/jobs/{id_}/checkpoints")
-    def checkpoints(id_: str, request: Request, after: str | None = None, limit: Limit = 10) -> Json:
-        _job(context, request, id_)
+    def checkpoints(id_: str, caller: Sees, after: str | None = None, limit: Limit = 10) -> Json:
+        _job(context, caller, id_)
         found = jobs.checkpoints(id_, after=after, limit=limit)
         return listed(found, [checkpoint_object(row) for row in found.rows])
 
-    def wish(id_: str, request: Request, wanted: str, among: tuple[str, ...]) -> Json:
-        row = _job(context, request, id_)
+    def wish(id_: str, caller: Caller, wanted: str, among: tuple[str, ...]) -> Json:
+        row = _job(context, caller, id_)
         if not jobs.want(id_, wanted, among):
             message = f"The job has status '{row['status']}'; it cannot be {_DONE[wanted]}."
             raise ApiError(400, message, param="id")
-        return job_object(_job(context, request, id_))
+        return job_object(_job(context, caller, id_))
 
     @app.post("/v1/fine_tuning/jobs/{id_}/cancel")
-    def cancel(id_: str, request: Request) -> Json:
-        return wish(id_, request, "cancel", ("validating_files", "queued", "running", "paused"))
+    def cancel(id_: str, caller: Trains) -> Json:
+        return wish(id_, caller, "cancel", ("validating_files", "queued", "running", "paused"))
 
     @app.post("/v1/fine_tuning/jobs/{id_}/pause")
-    def pause(id_: str, request: Request) -> Json:
-        return wish(id_, request, "pause", ("validating_files", "queued", "running"))
+    def pause(id_: str, caller: Trains) -> Json:
+        return wish(id_, caller, "pause", ("validating_files", "queued", "running"))
 
     @app.post("/v1/fine_tuning/jobs/{id_}/resume")
-    def resume(id_: str, request: Request) -> Json:
-        return wish(id_, request, "run", ("paused", "running", "validating_files", "queued"))
+    def resume(id_: str, caller: Trains) -> Json:
+        return wish(id_, caller, "run", ("paused", "running", "validating_files", "queued"))
 
 
 _DONE = {"cancel": "cancelled", "pause": "paused", "run": "resumed"}
 
 
-def _job(context: Context, request: Request, id_: str) -> RowMapping:
-    row = context.store.jobs.get(project_of(request), id_)
+def _job(context: Context, caller: Caller, id_: str) -> RowMapping:
+    row = context.store.jobs.get(caller.project, id_)
     if row is None:
         raise missing("fine-tuning job", id_)
     return row

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from tanzim.core.records import Json
+from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.errors import ApiError
-from tanzim.serve.routes.context import Context, missing, project_of
+from tanzim.serve.routes.context import Context, missing
 
 
 def add(app: FastAPI, context: Context) -> None:
@@ -19,18 +20,17 @@ def add(app: FastAPI, context: Context) -> None:
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
 
     @app.get("/v1/models")
-    def models(request: Request) -> Json:
-        return context.service.model_list(project_of(request))
+    def models(caller: Sees) -> Json:
+        return context.service.model_list(caller.project)
 
     @app.get("/v1/models/{name:path}")
-    def model(name: str, request: Request) -> Json:
-        return context.service.model(project_of(request), name)
+    def model(name: str, caller: Sees) -> Json:
+        return context.service.model(caller.project, name)
 
     @app.delete("/v1/models/{name:path}")
-    def delete(name: str, request: Request) -> Json:
-        project = project_of(request)
+    def delete(name: str, caller: Trains) -> Json:
         if name in context.service.fixed:
             raise ApiError(403, f"'{name}' was named when the server was started; it cannot be deleted.")
-        if not context.store.models.delete(project, name):
+        if not context.store.models.delete(caller.project, name):
             raise missing("model", name)
         return {"id": name, "object": "model", "deleted": True}

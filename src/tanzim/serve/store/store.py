@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from tanzim.serve.access.keys import Keys
+from tanzim.serve.access.trail import Trail
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.store.blobs import open_blobs
 from tanzim.serve.store.database import open_database
@@ -24,6 +26,8 @@ class Store:
         files: of clients.
         jobs: the queue.
         models: what jobs made.
+        keys: who may come in.
+        trail: what was done.
 
     """
 
@@ -32,6 +36,8 @@ class Store:
     files: Files
     jobs: Jobs
     models: Models
+    keys: Keys
+    trail: Trail
 
     def close(self) -> None:
         """Let go of the database."""
@@ -49,4 +55,12 @@ def open_store(config: ServeConfig) -> Store:
     root.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database or f"sqlite:///{root / 'server.sqlite'}")
     blobs = open_blobs(config.files or str(root))
-    return Store(root, database, Files(database, blobs), Jobs(database), Models(database))
+    return Store(
+        root,
+        database,
+        Files(database, blobs),
+        Jobs(database),
+        Models(database),
+        Keys(database),
+        Trail(database),
+    )

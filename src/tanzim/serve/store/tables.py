@@ -89,3 +89,32 @@ models = Table(
     Column("metrics", JSON),
     Column("created_at", BigInteger, nullable=False),
 )
+
+keys = Table(
+    "keys",
+    metadata,
+    _number(),
+    Column("id", String(16), nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("project", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    _number(),
+    Column("at", BigInteger, nullable=False),
+    Column("key", String(16)),
+    Column("project", String(64), index=True),
+    Column("address", Text, nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+)

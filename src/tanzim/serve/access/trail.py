@@ -1,0 +1,75 @@
+"""The audit trail: who changed what, and who was turned away."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import Engine, insert, select
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tanzim.serve.access.roles import Caller
+from tanzim.serve.store.database import writing
+from tanzim.serve.store.page import Page, page
+from tanzim.serve.store.tables import audit
+
+_READS = ("GET", "HEAD", "OPTIONS")
+_ANSWERS = ("/v1/chat/completions",)  # they change nothing; their log is another matter
+
+
+class Trail:
+    """The entries, which are never changed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(self, caller: Caller | None, address: str, method: str, path: str, status: int) -> None:
+        """Write an entry."""
+        row = {
+            "at": int(time.time()),
+            "key": caller.key if caller else None,
+            "project": caller.project if caller else None,
+            "address": address,
+            "method": method,
+            "path": path,
+            "status": status,
+        }
+        with writing(self._engine) as connection:
+            connection.execute(insert(audit).values(row))
+
+    def list(self, project: str, *, limit: int) -> Page:
+        """Return the newest entries of a project."""
+        query = select(audit).where(audit.c.project == project)
+        with self._engine.begin() as connection:
+            return page(connection, audit, query, limit=limit)
+
+
+class Audit:
+    """Writes an entry for each request that changes something or is turned away, before its answer leaves.
+
+    Args:
+        app: the application.
+        trail: where to.
+
+    """
+
+    def __init__(self, app: ASGIApp, trail: Trail) -> None:
+        self._app, self._trail = app, trail
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and note it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status, method, path = message["status"], scope["method"], scope["path"]
+                changes = method not in _READS and path not in _ANSWERS
+                if status in (401, 403) or (changes and status != 404):
+                    caller = scope.get("state", {}).get("caller")
+                    address = (scope.get("client") or ("",))[0]
+                    await run_in_threadpool(self._trail.add, caller, address, method, path[:500], status)
+            await send(message)
+
+        await self._app(scope, receive, noted)
