@@ -83,7 +83,7 @@ class Columns(Section):
     time: str | None = None
     """When it was written, for data.split.method=time: ISO 8601, an Iranian date, or Unix time."""
     licence: str | None = None
-    """Under which licence it may be used; kept with the example, and reported."""
+    """Under which licence it may be used; kept with the example. A column licence or license is found."""
 
 
 class Splits(Section):

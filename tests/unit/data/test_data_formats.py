@@ -497,3 +497,15 @@ def test_instruction_without_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no \{text\}"):
         DataConfig(instruction="Classify: {labels}")
     assert issubclass(ConfigError, ValueError)
+
+
+def test_a_column_called_license_is_kept_with_the_example() -> None:
+    """Sources that have none stand beside; a long text under that name is no licence."""
+    config = DataConfig()
+    rows = (
+        {"text": "متن نخست", "License": "CC-BY-4.0"},
+        {"text": "second"},
+        {"text": "third", "license": "Permission is hereby granted " * 9},
+    )
+    found = [Converter(detect([row], config), config)(Row("a.jsonl", 1, row)).about for row in rows]
+    assert found == [{"licence": "CC-BY-4.0"}, {}, {}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from tanzim.data.config import Columns, DataConfig
 from tanzim.data.ingest import names
 
 SAMPLE = 200  # rows that decide
+_LICENCE, _SHORT = ("licence", "license"), 100  # names of such a column, and most characters of its values
 ASIDE = ("group", "time", "licence")  # parts that say something about an example, and are none of it
 _SHARE = 0.5  # of the sampled rows must have a column for it to count
 
@@ -48,6 +49,8 @@ class _Sample:
         self.names = list(counts)
         named = {part: name for part, name in mapped if name is not None}
         self.aside: dict[str, str] = {part: name for part, name in named.items() if part in ASIDE}
+        if "licence" not in named and (found := self._licence(named.values())):
+            self.aside["licence"] = found
         self.mapped: dict[str, str] = {part: name for part, name in named.items() if part not in ASIDE}
         self._usual: dict[str, str] = {}
         self._rare: dict[str, str] = {}
@@ -55,6 +58,14 @@ class _Sample:
             self._rare.setdefault(names.normal(name), name)
             if count >= _SHARE * len(rows):
                 self._usual.setdefault(names.normal(name), name)
+
+    def _licence(self, taken: Collection[str]) -> str | None:
+        """Return the column that by its name, and by how short its values are, names a licence."""
+        for name in self.names:
+            if names.normal(name) in _LICENCE and name not in taken:
+                values = self.values(name)
+                return name if all(isinstance(one, str) and len(one) <= _SHORT for one in values) else None
+        return None
 
     def values(self, name: str) -> list[Any]:
         """Return what a column holds, without the missing."""
