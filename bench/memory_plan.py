@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from watched_run import until_measured
 
 METHODS = [
     *("lora", "rslora", "dora", "qlora", "adalora", "lora_fa", "dylora", "vera", "ia3", "bottleneck"),
@@ -85,24 +86,20 @@ def chosen(options: argparse.Namespace, size: str) -> list[str]:
 def run(case: dict[str, str], *, make: bool = False) -> dict[str, Any]:
     """Run a case in a process of its own; once its training has ended, what would follow is cut short."""
     with tempfile.TemporaryDirectory(prefix="tanzim-memory-") as folder, tempfile.TemporaryFile("w+") as said:
-        words = json.dumps(case | {"make": make, "folder": folder})
-        process = subprocess.Popen([sys.executable, __file__, "--worker", words], stdout=said, stderr=said)
+        asked = json.dumps(case | {"make": make, "folder": folder})
+        words = [sys.executable, __file__, "--worker", asked]
+        if make and not subprocess.run(words, stdout=said, stderr=said, check=False).returncode:
+            return {}
         plan = Path(folder) / "runs" / "run" / "plan.json"
-        while process.poll() is None:
-            time.sleep(0.2)
-            found = json.loads(plan.read_text()) if plan.is_file() else {}
-            if "measured" in found:
-                process.kill()
-                process.wait()
-                return {
-                    "predicted": found["predicted"]["peak_memory"],
-                    "measured": found["measured"]["peak_memory"],
-                    "parts": found["predicted"]["memory_parts"],
-                }
-        if not make or process.returncode:
+        found = {} if make else until_measured(words, plan, stdout=said, stderr=said)
+        if not found:
             said.seek(0)
             sys.exit(f"{case} failed:\n{said.read()[-3000:]}")
-    return {}
+    return {
+        "predicted": found["predicted"]["peak_memory"],
+        "measured": found["measured"]["peak_memory"],
+        "parts": found["predicted"]["memory_parts"],
+    }
 
 
 def work(case: dict[str, Any]) -> None:

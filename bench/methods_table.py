@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from watched_run import until_measured
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "methods.json"
 EXAMPLE = ROOT / "examples" / "support_tickets"
@@ -126,16 +128,10 @@ def speed(name: str) -> float:
     """Train for a few steps on quiet cores; return tokens per second. What follows is cut short."""
     with tempfile.TemporaryDirectory(prefix="tanzim-methods-") as folder:
         words = command(name, folder, "train", **{"train.max_steps": SPEED_STEPS})
-        process = subprocess.Popen(words, stdout=sys.stderr)
-        plan = Path(folder) / name / "plan.json"
-        while process.poll() is None:
-            time.sleep(0.2)
-            found = json.loads(plan.read_text()) if plan.is_file() else {}
-            if "measured" in found:
-                process.kill()
-                process.wait()
-                return round(found["measured"]["tokens_per_s"], 1)
-    sys.exit(f"{name}: the training ended before it was measured")
+        found = until_measured(words, Path(folder) / name / "plan.json", stdout=sys.stderr)
+    if not found:
+        sys.exit(f"{name}: the training ended before it was measured")
+    return round(found["measured"]["tokens_per_s"], 1)
 
 
 def measure(name: str) -> dict[str, Any]:
