@@ -25,7 +25,7 @@ def add_command(
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Most in a minute.")] = None,
 ) -> None:
     """Make a key and print it: this once, for only its hash is kept."""
-    from tanzim.pipeline.keys import open_keys
+    from tanzim.pipeline.server import open_keys
 
     with open_keys() as keys:
         key = keys.add(
@@ -47,7 +47,7 @@ def list_command() -> None:
     from rich.table import Table
 
     from tanzim.cli import show
-    from tanzim.pipeline.keys import open_keys
+    from tanzim.pipeline.server import open_keys
 
     table = Table("key", "name", "project", "role", "made", "ends", box=None, header_style="bold")
     with open_keys() as keys:
@@ -65,7 +65,7 @@ def revoke_command(
     """End a key at once."""
     from tanzim.cli import show
     from tanzim.core.errors import ConfigError
-    from tanzim.pipeline.keys import open_keys
+    from tanzim.pipeline.server import open_keys
 
     with open_keys() as keys:
         if not keys.revoke(key):

@@ -13,6 +13,7 @@ from tanzim.cli.keys import app as keys_app
 from tanzim.cli.launch import launch_command
 from tanzim.cli.range_test import range_test_command
 from tanzim.cli.search import search_command
+from tanzim.cli.server import app as server_app
 from tanzim.core.errors import TanzimError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(keys_app, name="keys")
+app.add_typer(server_app, name="server")
 
 # typer reads these annotations at run time.
 Settings = Annotated[

@@ -45,7 +45,7 @@ def create_app(
         workshop: how jobs are configured and run.
 
     """
-    service = Service(engine, renderer, config, names, store.models)
+    service = Service(engine, renderer, config, names, store.models, store.root)
     supervisor = Supervisor(store.jobs, store.files, store.root / "jobs", workshop, config.max_jobs)
 
     @asynccontextmanager

@@ -41,6 +41,7 @@ class Service:
         config: limits.
         models: name that clients ask for → the engine's adapter (None: the base).
         tuned: the models that jobs made, each for its project.
+        root: the server's folder, where their adapters are.
 
     """
 
@@ -51,13 +52,14 @@ class Service:
         config: ServeConfig,
         models: Mapping[str, str | None],
         tuned: Models,
+        root: Path,
     ) -> None:
         self.worker = Worker(engine, config.max_batch)
         self._engine = engine
         self._renderer = renderer
         self._config = config
         self._models = dict(models)
-        self._tuned = tuned
+        self._tuned, self._root = tuned, root
         self._pieces = Pieces(engine.tokenizer)
         self._created = int(time.time())
         self._rendering = asyncio.Lock()
@@ -109,7 +111,7 @@ class Service:
         row = await asyncio.to_thread(self._tuned.get, project, name)
         if row is None:
             raise self._unknown(name)
-        folder = Path(row["adapter"])
+        folder = self._root / row["adapter"]
         try:
             await self.worker.do(lambda: self._load(name, folder))
         except ModelError as error:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_postgres import PASSWORD, Server, local_postgres
 
+from helpers.postgres import PASSWORD, Server, local_postgres
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.config import SqlSource

@@ -36,12 +36,12 @@ def models_of(job: RowMapping, folder: Path, outcome: Json) -> list[Json]:
 
     Args:
         job: the job.
-        folder: its folder.
+        folder: its folder, in the server's folder ``jobs``.
         outcome: adapter (a path inside ``folder``), step, train_loss, valid_loss.
 
     """
     name = f"ft:{job['model']}:{job['project']}:{job['suffix'] or ''}:{job['id'].removeprefix('ftjob-')[:8]}"
     metrics = {key: outcome[key] for key in ("train_loss", "valid_loss") if outcome.get(key) is not None}
-    adapter = str((folder / outcome["adapter"]).resolve())
+    adapter = (Path("jobs") / folder.name / outcome["adapter"]).as_posix()  # from the server's folder
     step = outcome["step"]
     return [{"id": name, "adapter": adapter, "step": step, "metrics": metrics | {"step": step}}]

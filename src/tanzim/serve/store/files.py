@@ -44,7 +44,7 @@ class Files:
             while block := stream.read(1 << 20):
                 digest.update(block)
                 size += len(block)
-        self._blobs.put(_key(id_), path)
+        self.put(id_, path)
         row = {
             "id": id_,
             "project": project,
@@ -58,6 +58,10 @@ class Files:
             connection.execute(insert(files).values(row))
             return connection.execute(select(files).where(files.c.id == id_)).mappings().one()
 
+    def put(self, id_: str, path: Path) -> None:
+        """Keep a copy of the bytes at ``path`` as those of a file."""
+        self._blobs.put(blob_key(id_), path)
+
     def get(self, project: str, id_: str) -> RowMapping | None:
         """Return a file of a project; None if it has no such."""
         query = select(files).where(files.c.project == project, files.c.id == id_)
@@ -66,7 +70,7 @@ class Files:
 
     def open(self, id_: str) -> IO[bytes]:
         """Open a file's bytes for reading."""
-        return self._blobs.open(_key(id_))
+        return self._blobs.open(blob_key(id_))
 
     def list(
         self, project: str, *, purpose: str | None, after: str | None, limit: int, oldest_first: bool
@@ -91,7 +95,7 @@ class Files:
                 delete(files).where(files.c.project == project, files.c.id == id_)
             ).rowcount
         if gone:
-            self._blobs.delete(_key(id_))
+            self._blobs.delete(blob_key(id_))
         return bool(gone)
 
 
@@ -108,5 +112,6 @@ def file_object(row: RowMapping) -> Json:
     }
 
 
-def _key(id_: str) -> str:
+def blob_key(id_: str) -> str:
+    """Return where a file's bytes lie."""
     return f"files/{id_}"

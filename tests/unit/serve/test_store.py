@@ -1,0 +1,203 @@
+"""The server's store on SQLite and a folder, and on a real PostgreSQL and an S3 server: the same."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+
+from helpers import s3
+from helpers.postgres import PASSWORD, local_postgres
+from tanzim.core.errors import ConfigError, DataError
+from tanzim.serve.config import ServeConfig
+from tanzim.serve.store.backup import backup, restore
+from tanzim.serve.store.database import open_database, writing
+from tanzim.serve.store.store import Store, open_store
+from tanzim.serve.store.tables import metadata
+
+ASKED: dict[str, Any] = {
+    "model": "m",
+    "training_file": "file-1",
+    "seed": 1,
+    "method": {"type": "supervised"},
+    "settings": {},
+}
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with local_postgres() as server:
+        yield server.url().replace("postgresql+psycopg", "postgresql")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch, s3.serving() as address:
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="server")
+        yield "s3://server/files"
+
+
+@pytest.fixture(params=["sqlite and a folder", "postgresql and s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    config = ServeConfig(folder=str(tmp_path / "server"))
+    if request.param != "sqlite and a folder":
+        monkeypatch.setenv("PGPASSWORD", PASSWORD)
+        database, place = request.getfixturevalue("postgres"), request.getfixturevalue("bucket")
+        config = ServeConfig(folder=str(tmp_path / "server"), database=database, files=place)
+    with closing(open_store(config)) as made:
+        yield made
+        with writing(made.database) as connection:
+            metadata.drop_all(connection)
+            connection.exec_driver_sql("DROP TABLE alembic_version")
+
+
+def test_the_migrations_make_the_tables_that_are_used(store: Store) -> None:
+    with store.database.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_migrations_can_be_undone(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/x.sqlite")
+    with writing(engine) as connection:
+        config = Config(attributes={"connection": connection})
+        folder = Path(open_database.__code__.co_filename).parent / "migrations"
+        config.set_main_option("script_location", str(folder))
+        command.downgrade(config, "base")
+        left = (
+            connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+        )
+    assert set(left) <= {"alembic_version"}
+    engine.dispose()
+
+
+def test_files_are_kept_listed_and_forgotten(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    made = []
+    for number in range(5):
+        path.write_bytes(b"x" * number)
+        made.append(store.files.add("a", f"{number}.jsonl", "fine-tune", path)["id"])
+    path.write_bytes(b"other")
+    store.files.add("b", "other", "fine-tune", path)
+    assert store.files.held("a") == 10
+    listed, after = [], None
+    while True:
+        page = store.files.list("a", purpose=None, after=after, limit=2, oldest_first=True)
+        listed += [row["id"] for row in page.rows]
+        if not page.more:
+            break
+        after = listed[-1]
+    assert listed == made
+    newest = store.files.list("a", purpose="fine-tune", after=None, limit=2, oldest_first=False)
+    assert [row["id"] for row in newest.rows] == made[:2:-1]
+    with store.files.open(made[4]) as stream:
+        assert stream.read() == b"xxxx"
+    assert store.files.get("b", made[4]) is None
+    assert not store.files.delete("b", made[4])
+    assert store.files.delete("a", made[4])
+    with pytest.raises(FileNotFoundError):
+        store.files.open(made[4])
+
+
+def test_a_job_is_taken_by_one_of_many(store: Store) -> None:
+    job = store.jobs.add("a", ASKED)["id"]
+    took: list[int] = []
+    start = threading.Barrier(8)
+
+    def take(number: int) -> None:
+        start.wait()
+        if store.jobs.take(job, f"machine {number}"):
+            took.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(took) == 1
+    assert store.jobs.take(job, f"machine {took[0]}")
+
+
+def test_events_and_the_place_in_the_log_are_kept_together(store: Store) -> None:
+    job = store.jobs.add("a", ASKED)["id"]
+    lines = [
+        {"message": f"step {n}", "type": "metrics", "data": {"step": n}, "created_at": n} for n in (1, 2)
+    ]
+    store.jobs.progress(job, lines, 80, None)
+    with pytest.raises(TypeError):  # a faulty line: neither it nor the place is kept
+        store.jobs.progress(job, [{"message": "step 3", "nothing": 1}], 120, None)
+    told = [row["message"] for row in store.jobs.events(job, after=None, limit=10).rows]
+    assert told == ["step 2", "step 1", f"Created fine-tuning job: {job}"]
+    row = store.jobs.get("a", job)
+    assert row is not None
+    assert row["read_bytes"] == 80
+
+
+def test_a_backup_restores_into_another_kind_of_store(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"rows")
+    file = store.files.add("a", "f.jsonl", "fine-tune", tmp_path / "f")["id"]
+    key = store.keys.add("k", role="trainer", project="a")
+    ended, unfinished = store.jobs.add("a", ASKED)["id"], store.jobs.add("a", ASKED)["id"]
+    adapter = store.root / "jobs" / ended / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "weights").write_bytes(b"w")
+    store.jobs.succeed(
+        ended, [{"id": "ft:m:a::1", "adapter": f"jobs/{ended}/adapter", "step": 3, "metrics": {}}]
+    )
+    store.jobs.take(unfinished, "here")
+    store.jobs.progress(unfinished, [{"message": "step 1", "type": "metrics"}], 40, 99)
+    counts = backup(store, tmp_path / "all.tar")
+    assert counts["files"] == 1
+    assert counts["jobs"] == 2
+    with closing(open_store(ServeConfig(folder=str(tmp_path / "new")))) as new:
+        assert restore(new, tmp_path / "all.tar") == counts
+        with new.files.open(file) as stream:
+            assert stream.read() == b"rows"
+        caller = new.keys.caller(key)
+        assert caller is not None
+        assert (caller.project, caller.role) == ("a", "trainer")
+        model = new.models.get("a", "ft:m:a::1")
+        assert model is not None
+        assert (new.root / model["adapter"] / "weights").read_bytes() == b"w"
+        (again,) = new.jobs.unfinished()
+        assert (again["id"], again["owner"], again["read_bytes"]) == (unfinished, None, 0)
+        assert [r["type"] for r in new.jobs.events(unfinished, after=None, limit=9).rows] == ["message"]
+        with pytest.raises(ConfigError, match="not empty"):
+            restore(new, tmp_path / "all.tar")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tar", b"\0" * 10_240])
+def test_what_is_no_backup_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad").write_bytes(content)
+    with (
+        closing(open_store(ServeConfig(folder=str(tmp_path / "new")))) as new,
+        pytest.raises(DataError, match="no backup"),
+    ):
+        restore(new, tmp_path / "bad")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://host/name", "no database URL"),
+        ("nonsense", "no database URL"),
+        ("postgresql://owner:wr0ng@127.0.0.1:1/x", "cannot be used"),
+        ("sqlite:////proc/nothing/x.sqlite", "cannot be used"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named_without_its_password(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        open_database(url)
+    assert "wr0ng" not in str(caught.value)
