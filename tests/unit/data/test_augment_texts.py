@@ -133,8 +133,10 @@ def test_near_words_are_those_of_the_embedding() -> None:
     assert found == {"good": ["bad"], "bad": ["good"], "fine": ["bad"], "سیب": ["هلو"], "هلو": ["سیب"]} or (
         found | {"bad": ["fine"]} == found
     )
-    marks = ["+", "-", "+", "", "", ""]
-    assert near_words(words, _circle, neighbours=1, min_similarity=0.9, marks=marks)["good"] == ["fine"]
+    near = near_words(
+        words, _circle, neighbours=1, min_similarity=0.9, fits=lambda one, other: words[other] != "bad"
+    )
+    assert near["good"] == ["fine"]
 
 
 def test_near_words_of_the_data_do_not_cross_labels(tmp_path: Path) -> None:
@@ -160,6 +162,26 @@ def test_near_words_of_the_data_do_not_cross_labels(tmp_path: Path) -> None:
     assert all(set(one.text.split()) <= {"good", "fine"} for one in made)
     with pytest.raises(ConfigError, match="embedding model"):
         _run(tmp_path / "none", examples, type="augment_words", operations=["neighbour"])
+
+
+def test_words_of_texts_without_labels_replace_too(tmp_path: Path) -> None:
+    examples = [
+        Example("labelled", Provenance("rows", n), text=text, label=label)
+        for n, (text, label) in enumerate([("a good day", "+"), ("a bad day", "-")], 1)
+    ]
+    more = tmp_path / "more.txt"
+    step = {"type": "augment_words", "operations": ["neighbour"], "embedding": "circle", "share": 1.0}
+    step |= {"rate": 0.5, "min_similarity": 0.9, "more_texts": str(more)}
+    powers = Powers(embed=lambda name: _circle)
+    for words, expected in (("fine bad fine", {"a fine day"}), ("lamp lamp", set())):
+        more.write_text(f"{words}\n{words}\n", encoding="utf-8")
+        out, done = _run(tmp_path, examples, powers, **step)  # another file: done again
+        made = {one.text for one in out if one.provenance.derived and one.label == "+"}
+        assert made == expected
+        assert done.report.findings["words"] >= 3
+    more.unlink()
+    with pytest.raises(ConfigError, match="more_texts"):
+        _run(tmp_path / "none", examples, powers, **step)
 
 
 # --- sentences

@@ -46,6 +46,9 @@ class AugmentWordsConfig(_Augment):
     """One of so many nearest words is taken."""
     min_similarity: float = Field(0.6, ge=-1, le=1)
     """Cosine below which a word is not near; single words are all somewhat alike."""
+    more_texts: str | None = None
+    """A text file, of texts without labels: its words may replace those of the examples too. Where few
+    examples have labels, their own words are too few to gain by."""
     vocabulary: int = Field(20_000, ge=10)
     """Words that may be replaced and may replace, the most frequent ones: what bounds memory."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tanzim.core.errors import ConfigError
-from tanzim.core.files import read_json, write_json
+from tanzim.core.files import read_json, sha256, write_json
 from tanzim.core.powers import Embed
 from tanzim.core.records import Example, Json, Progress
 from tanzim.data.augment.augmenter import Augmenter, bound, open_to_change, reword
@@ -27,7 +28,8 @@ _AT_ONCE = 1024  # words that are embedded at a time
 _CORE = re.compile(r"[^\W\d_]+(?:[\u200c'’-][^\W\d_]+)*")  # a word without the marks around it
 _KEPT = re.compile(r"[\d@/\\<>{}\[\]_=#]")
 _SHORTEST = 4  # letters of a word that may be split; one letter fewer may be replaced
-_OFTEN = 2  # times a word stands in the data, to be one that replaces others
+_OFTEN = 2  # times a word stands in the texts, to be one that replaces others
+_UNKNOWN = None  # the label of words that stand in texts without labels only
 
 Near = Mapping[str, Sequence[str]]
 
@@ -115,7 +117,7 @@ def near_words(
     *,
     neighbours: int,
     min_similarity: float,
-    marks: Sequence[str] = (),
+    fits: Callable[[int, int], bool] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, list[str]]:
     """Return for each word the nearest others, nearest first; words without any are left out.
@@ -125,7 +127,7 @@ def near_words(
         embed: words → [V, D], rows of length 1.
         neighbours: most words for one.
         min_similarity: cosine below which a word is not near.
-        marks: what each word must share with its neighbours, [V]; its script, its label.
+        fits: tells of two words, by their numbers, whether the second may stand for the first.
         progress: told the words done.
 
     """
@@ -136,14 +138,14 @@ def near_words(
         if progress:
             progress(min(start + _AT_ONCE, len(words)), len(words), "embedding words")
     vectors_VD = np.concatenate(blocks)
-    # More than are wanted: some of the nearest have another mark.
+    # More than are wanted: some of the nearest do not fit.
     nearest_VK = nearest_neighbours(vectors_VD, min(4 * neighbours, len(words) - 1))
     for place, others in enumerate(nearest_VK.tolist()):
         similar = [
             words[other]
             for other in others
             if float(vectors_VD[other] @ vectors_VD[place]) >= min_similarity
-            and (not marks or marks[other] == marks[place])
+            and (fits is None or fits(place, other))
             and normalise(words[other]) != normalise(words[place])
         ]
         if similar:
@@ -151,14 +153,53 @@ def near_words(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word, its script, the label under which it is most common, and whether it may replace others."""
+
+    text: str
+    script: str
+    label: str | None
+    often: bool
+
+
+def _words_of(path: str) -> Counter[str]:
+    """Count the words of a text file.
+
+    Raises:
+        ConfigError: it cannot be read.
+
+    """
+    counts: Counter[str] = Counter()
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                counts.update(word.lower() for word in _CORE.findall(line))
+    except OSError as error:
+        raise ConfigError(
+            f"the texts cannot be read ({error.strerror})",
+            where=f"data.steps: augment_words, more_texts: {path}",
+            fix="give a text file, or leave more_texts out",
+        ) from None
+    return counts
+
+
 class AugmentWords(Augmenter[AugmentWordsConfig], WholeStep[AugmentWordsConfig]):
     """Make copies with words changed.
 
     A near word may mean the opposite: embeddings of words put "good" beside "bad". Where examples have
-    labels, a word is therefore only replaced by one that is most common under the same label.
+    labels, a word is therefore only replaced by one that is most common under the same label, or (with
+    ``more_texts``) by one that the labelled examples do not have.
     """
 
+
     _near: Near = MappingProxyType({})
+
+    @classmethod
+    def outside(cls, config: AugmentWordsConfig) -> list[str]:
+        """Return the fingerprint of the file of more texts."""
+        path = Path(config.more_texts) if config.more_texts else None
+        return [sha256(path)] if path and path.is_file() else []
 
     def survey(self, examples: Iterable[Example], path: Path) -> None:
         """Write how often each word stands in the texts of each label."""
@@ -185,41 +226,49 @@ class AugmentWords(Augmenter[AugmentWordsConfig], WholeStep[AugmentWordsConfig])
                 where="data.steps: augment_words",
                 fix="name one in embedding, such as all-minilm-l6-v2, or leave neighbour out",
             )
-        words, marks = self._vocabulary(surveys)
+        words = self._vocabulary(surveys)
         near: dict[str, list[str]] = {}
         if len(words) > 1:
+
+            def fits(place: int, other: int) -> bool:
+                one, two = words[place], words[other]
+                apart = two.label not in (one.label, _UNKNOWN)
+                return two.often and two.script == one.script and not apart
+
             near = near_words(
-                words,
+                [word.text for word in words],
                 self.powers.embed(self.config.embedding),
                 neighbours=self.config.neighbours,
                 min_similarity=self.config.min_similarity,
-                marks=marks,
+                fits=fits,
                 progress=progress,
             )
+            own = {word.text for word in words if word.label != _UNKNOWN}
+            near = {word: others for word, others in near.items() if word in own}
         write_json(path, near)
         shown = dict(list(near.items())[:10])
         return {"words": len(words), "words with near ones": len(near), "such as": shown}
 
-    def _vocabulary(self, surveys: Sequence[Survey]) -> tuple[list[str], list[str]]:
-        """Return the frequent words, and of each the script and the label where it is most common."""
+    def _vocabulary(self, surveys: Sequence[Survey]) -> list[_Word]:
+        """Return words that may be replaced, or replace: those of the data, then those of more texts."""
         by_label: dict[str, Counter[str]] = {}
         for survey in surveys:
             for label, counts in read_json(survey.path).items():
                 by_label.setdefault(label, Counter()).update(counts)
-        total: Counter[str] = sum(by_label.values(), Counter())
+        own: Counter[str] = sum(by_label.values(), Counter())
+        more = _words_of(self.config.more_texts) if self.config.more_texts else Counter[str]()
         stop = stop_words("en") | stop_words("fa")
         fit = [
-            (-times, word)
-            for word, times in total.items()
-            if times >= _OFTEN and len(word) >= _SHORTEST - 1 and word not in stop
+            (word not in own, -times, word)
+            for word, times in (own + more).items()
+            if (word in own or times >= _OFTEN) and len(word) >= _SHORTEST - 1 and word not in stop
         ]
-        words = [word for _, word in sorted(fit)[: self.config.vocabulary]]
         sizes = {label: counts.total() for label, counts in by_label.items()}
-        marks = []
-        for word in words:
+        words = []
+        for foreign, times, word in sorted(fit)[: self.config.vocabulary]:
             label = max(sorted(by_label), key=lambda one: by_label[one][word] / max(1, sizes[one]))
-            marks.append(f"{guess(word)} {label}")
-        return words, marks
+            words.append(_Word(word, guess(word), _UNKNOWN if foreign else label, -times >= _OFTEN))
+        return words
 
     def judge(self, examples: Iterable[Example], path: Path, first: int) -> Iterator[Outcome]:
         """Yield each example, and its copies after it."""
