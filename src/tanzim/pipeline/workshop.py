@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -47,7 +46,7 @@ class Workshop:
         write_text(folder / CONFIG, text)
         write_json(folder / ORDER, {"hyperparameters": dict(order.hyperparameters)})
 
-    def command(self, folder: Path) -> Sequence[str]:
+    def command(self, folder: Path) -> list[str]:
         """Return the command that trains."""
         return [sys.executable, "-m", "tanzim.pipeline.job", str(folder)]
 
