@@ -40,6 +40,15 @@ class _Document:
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but 2e-4 is a number, as everybody means it."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401 - any YAML value
+        """Return the value of a node; what Python says of 2020-13-45 or !!int x becomes an error of YAML."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            problem = f"'{str(node.value)[:80]}' is no {kind} ({error})"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -48,14 +57,35 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse(text: str, where: str) -> _Document:
+_MOST = 100_000  # values of a config: a few hundred are many, and few aliases can stand for millions
+
+
+def _read(text: str, where: str) -> tuple[Any, dict[Keys, int]]:
+    """Return the value of a YAML text, and the lines of its keys.
+
+    Raises:
+        YAMLError: it is no YAML.
+        ConfigError: a key stands twice, or it is too large or too deep.
+
+    """
     loader = _Loader(text)
+    lines: dict[Keys, int] = {}
     try:
         node = loader.get_single_node()
-        if node is None:
-            return _Document({}, {})
-        lines = dict(_walk(node, (), where))
-        value = loader.construct_document(node)
+        for number, (keys, line) in enumerate(_walk(node, (), where) if node else ()):
+            if number == _MOST:
+                raise ConfigError(f"this stands for more than {_MOST:,} values", where=where)
+            lines[keys] = line
+        return loader.construct_document(node) if node else None, lines
+    except RecursionError:
+        raise ConfigError("this is nested too deeply, or holds itself", where=where) from None
+    finally:
+        loader.dispose()
+
+
+def _parse(text: str, where: str) -> _Document:
+    try:
+        value, lines = _read(text, where)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ConfigError(
@@ -65,8 +95,8 @@ def _parse(text: str, where: str) -> _Document:
         ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"this is not valid YAML: {error}", where=where) from None
-    finally:
-        loader.dispose()
+    if value is None:
+        return _Document({}, {})
     if not isinstance(value, dict):
         raise ConfigError(f"expected keys and values, found {type(value).__name__}", where=where)
     return _Document(value, lines)
@@ -105,9 +135,9 @@ def _override(value: dict[str, Any], assignment: str) -> Keys:
         )
     here = _inner(value, keys, "command line")
     try:
-        here[keys[-1]] = yaml.load(text, _Loader)
+        here[keys[-1]] = _read(text, f"command line, {name}")[0]
     except yaml.YAMLError as error:
-        raise ConfigError(f"'{text}' is not a YAML value", where=f"command line, {name}") from error
+        raise ConfigError(f"'{text[:200]}' is not a YAML value", where=f"command line, {name}") from error
     return keys
 
 
