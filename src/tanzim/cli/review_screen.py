@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tanzim.cli.turned import right_to_left, row, rows, safe, width
+from tanzim.cli.turned import cut, right_to_left, row, rows, safe, width
 
 if TYPE_CHECKING:
     from tanzim.core.records import Example
     from tanzim.data.label.session import Progress
 
 _BOLD, _DIM, _GREEN, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
-_LEAST = (40, 10)  # columns and lines
+_LEAST = (60, 10)  # columns and lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def frame(view: View, columns: int, lines: int) -> tuple[list[str], int]:
     foot = _foot(view, columns)
     room = lines - len(head) - len(foot)
     if room < 3:  # very many labels
-        kept = lines - len(head) - 3
-        foot = [*foot[: kept - 1], f"{_DIM}  … type the number of a label{_PLAIN}", *foot[-1:]]
+        kept = lines - len(head) - 3 - 3
+        foot = [*foot[:kept], f"{_DIM}  … and more: type a label's number{_PLAIN}", *foot[-2:]]
         room = 3
     text = _text(view.example, columns - 4, view.turn)
     last = max(0, len(text) - room)
@@ -89,7 +89,8 @@ def _head(view: View, columns: int) -> str:
     right = f"{progress.skipped:,} skipped " if progress.skipped else ""
     gap = columns - width(left) - width(middle) - width(right)
     if gap < 0:
-        return f"{_BOLD}{left}{_PLAIN}  {done:,} of {progress.total:,}"
+        count = f"  {done:,} of {progress.total:,}"
+        return f"{_BOLD}{cut(left, columns - width(count))}{_PLAIN}{count}"
     return f"{_BOLD}{left}{_PLAIN}{middle}{' ' * gap}{_DIM}{right}{_PLAIN}"
 
 
@@ -109,12 +110,12 @@ def _foot(view: View, columns: int) -> list[str]:
     foot = [_DIM + "─" * columns + _PLAIN]
     if view.votes:
         said = ", ".join(f"{row(one, turn=view.turn)} × {count}" for one, count in view.votes.most_common())
-        foot.append(f"  annotators said: {said}")
+        foot.append(cut(f"  annotators said: {said}", columns))
     cells = []
     for key, label in zip(keys(view.labels), view.labels, strict=True):
         chosen = view.pressed and key.startswith(view.pressed)
         mark = _GREEN if chosen or label == view.before else _BOLD
-        shown = row(label, turn=view.turn)
+        shown = cut(row(label, turn=view.turn), columns - 8)
         cells.append((width(key) + 1 + width(shown), f"{mark}{key}{_PLAIN} {shown}"))
     wide = max(size for size, _ in cells) + 4
     across = max(1, (columns - 2) // wide)
@@ -124,7 +125,7 @@ def _foot(view: View, columns: int) -> list[str]:
     turns = "   b turn letters" if _backwards(view) else ""
     foot.append(f"{_DIM}  s skip   u undo   ↑↓ scroll{turns}   q quit{_PLAIN}")
     before = f"before: {row(view.before, turn=view.turn)}" if view.before is not None else ""
-    foot.append(f"  {view.message or before}")
+    foot.append(cut(f"  {view.message or before}", columns))
     return foot
 
 

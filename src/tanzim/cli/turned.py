@@ -73,6 +73,15 @@ def rows(text: str, columns: int, *, turn: bool) -> list[str]:
     return found
 
 
+def cut(text: str, columns: int) -> str:
+    """Return the beginning of a row that is too long."""
+    if width(text) <= columns:
+        return text
+    while width(text) > columns - 1:
+        text = text[:-1]
+    return f"{text}…"
+
+
 def row(text: str, *, turn: bool) -> str:
     """Return a short text as one row."""
     flat = " ".join(safe(text).split())
@@ -251,7 +260,7 @@ def _shaped(pieces: list[_Piece]) -> list[_Piece]:
             found.append(_Piece(form + _seen(after.tail), after.kind))
             place += 2
             continue
-        on = after is not None and joins_on(piece) and joins_back(after)
+        on = _ZWJ in piece.tail or (after is not None and joins_on(piece) and joins_back(after))
         form = ("medial" if on else "final") if back else ("initial" if on else "isolated")
         shown = letters.get((piece.text[0], form), piece.text[0])
         found.append(_Piece(shown + _seen(piece.tail), piece.kind))

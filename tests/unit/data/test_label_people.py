@@ -219,7 +219,7 @@ def test_annotations_must_fit_the_examples(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two examples come from"):
         export_tasks([*examples, examples[0]], tmp_path, annotators=["bo"], labels=LABELS)
     for bad in (["../x"], ["a", "a"], [".."], [""]):
-        with pytest.raises(DataError, match="different names|no annotator's name"):
+        with pytest.raises(DataError, match=r"different names|no annotator's name"):
             export_tasks(examples, tmp_path, annotators=bad, labels=LABELS)
 
 
