@@ -1,4 +1,4 @@
-"""Influence against retraining without each example, effort and margins against formulas written out."""
+"""Influence against retraining without each example, rounds against a loop, the rest against formulas."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from sklearn.metrics import f1_score
 
 from helpers.properties import examples
 from tanzim.data.select import convex
-from tanzim.data.select.choose import choose, macro_f1, quotas
+from tanzim.data.select.choose import allot, choose, macro_f1, quotas
 from tanzim.data.select.dynamics import watch
-from tanzim.data.select.labelled import learn, score
+from tanzim.data.select.labelled import STRENGTH, learn, score, unseen_shares
 from tanzim.data.select.ngrams import MU, PLACES, PairModel, hash_words
+from tanzim.data.select.rounds import ROUNDS, even_loss, irreducible, place, take_rounds
 
 N, F, C = 60, 5, 3
 PENALTY = 0.02
@@ -78,11 +79,11 @@ def test_effort_is_the_norm_of_the_gradient_by_finite_differences() -> None:
     norms = []
     for n in range(4):
         slope = np.zeros_like(weights)
-        for place in np.ndindex(*weights.shape):
+        for entry in np.ndindex(*weights.shape):
             step = np.zeros_like(weights)
-            step[place] = 1e-5
+            step[entry] = 1e-5
             ends = [convex.mean_loss(x[n : n + 1], labels[n : n + 1], weights + s) for s in (step, -step)]
-            slope[place] = (ends[0] - ends[1]) / 2e-5
+            slope[entry] = (ends[0] - ends[1]) / 2e-5
         norms.append(np.sqrt((slope**2).sum()))
     np.testing.assert_allclose(convex.effort(x, labels, weights), norms, rtol=1e-5)
     np.testing.assert_allclose(convex.effort(csr_matrix(x), labels, weights), norms, rtol=1e-5)
@@ -157,6 +158,98 @@ def test_quotas_add_up_and_stay_within_one_of_the_exact_share(sizes: list[int], 
     assert found.sum() == kept
     assert (found <= np.array(sizes)).all()
     assert (np.abs(found - np.array(sizes) * kept / sum(sizes)) < 1).all()
+
+
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=6).filter(any), st.integers(1, 600))
+@examples(80)
+def test_root_quotas_are_as_the_roots_but_for_classes_that_are_used_up(sizes: list[int], count: int) -> None:
+    found, sizes_C = quotas(np.array(sizes), count, "root"), np.array(sizes)
+    assert found.sum() == min(count, sum(sizes))
+    assert (found <= sizes_C).all()
+    free = (found < sizes_C) & (sizes_C > 0)
+    roots = np.sqrt(sizes_C)
+    if free.any():  # one number for all, but for rounding
+        assert ((found[free] - 1) / roots[free]).max() <= ((found[free] + 1) / roots[free]).min()
+        # none that is used up was to get less
+        used = ~free & (sizes_C > 0)
+        assert (roots[used] * ((found[free] + 1) / roots[free]).max() >= sizes_C[used] - 1).all()
+
+
+def test_doubtful_examples_do_not_swell_their_class() -> None:
+    codes = np.array([0] * 20 + [1] * 20)
+    last = np.arange(40) >= 24  # of class 1 four are sound
+    assert allot(codes, 12, last).tolist() == [10, 2]
+    assert allot(codes, 24, last).tolist() == [20, 4]
+    assert allot(codes, 30, last).tolist() == [20, 10]
+
+
+def test_loss_with_even_classes_is_that_of_probabilities_divided_by_their_shares() -> None:
+    rng = np.random.default_rng(5)
+    shares = np.array([0.7, 0.2, 0.1])
+    said, labels = rng.dirichlet(np.ones(3), size=20), rng.integers(3, size=20)
+    even = said / shares
+    even /= even.sum(1, keepdims=True)
+    wanted = -np.log(even[np.arange(20), labels])
+    np.testing.assert_allclose(irreducible(said, labels, shares), wanted, rtol=1e-9)
+    np.testing.assert_allclose(even_loss(np.log(said) + 3, labels, shares), wanted, rtol=1e-9)
+
+
+def test_what_is_unseen_is_told_by_those_that_did_not_see_it() -> None:
+    x, labels = _points(count=90)
+    folds = np.arange(90) % 3
+    learners = learn(x, labels, folds, C, "reducible")
+    asked = np.where(np.arange(90) == 4, -1, folds)
+    found = unseen_shares(learners, x, asked)
+    each = [convex.shares(x, one.weights_FC) for one in learners]
+    np.testing.assert_allclose(found[3], each[0][3])
+    np.testing.assert_allclose(found[4], np.mean([one[4] for one in each], axis=0))
+
+
+def test_rounds_are_those_of_a_loop_with_scikit_learn() -> None:
+    x, labels = _points(count=200)
+    known = np.random.default_rng(6).gamma(1.0, 0.5, size=200)
+    quotas_C = np.array([20, 10, 10])
+    taken = take_rounds(x, labels, known, quotas_C, np.zeros(200, bool), STRENGTH)
+    kept: list[int] = []
+    for number in range(1, ROUNDS + 1):
+        if kept:
+            model = LogisticRegression(C=STRENGTH, fit_intercept=False, tol=1e-8, max_iter=5000)
+            said = model.fit(x[kept], labels[kept]).predict_proba(x)
+            said /= np.bincount(labels[kept], minlength=C)
+            said /= said.sum(1, keepdims=True)
+        else:
+            said = np.full((200, C), 1 / C)
+        gains = -np.log(said[np.arange(200), labels]) - known
+        for label in range(C):
+            wanted = max(round(quotas_C[label] * number / ROUNDS), 1)
+            free = [n for n in range(200) if labels[n] == label and n not in kept]
+            more = wanted - sum(labels[n] == label for n in kept)
+            kept += sorted(free, key=lambda n: -gains[n])[:more]
+    ours = np.flatnonzero(taken.order_N >= 1)
+    assert len(ours) == 40
+    assert len(set(ours.tolist()) & set(kept)) >= 39  # the solvers stop at other places
+    # others would be taken in the same round
+    order, gains = place(taken.rounds, x, labels, known)
+    np.testing.assert_allclose(order[ours], taken.order_N[ours])
+    np.testing.assert_allclose(gains[ours], taken.gains_N[ours])
+    assert (order[taken.order_N < 1] < 1).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounds_pass_over_what_is_alike(seed: int) -> None:
+    """Two classes of five topics, the first of them four texts in five."""
+    rng = np.random.default_rng(seed)
+    topics = np.where(rng.random(600) < 0.8, 0, rng.integers(1, 5, size=600))
+    labels = rng.integers(2, size=600)
+    x = np.eye(10)[labels * 5 + topics] + rng.normal(scale=0.1, size=(600, 10))
+    x = np.hstack([x, np.ones((600, 1))])
+    folds = np.arange(600) % 5
+    shares = unseen_shares(learn(x, labels, folds, 2, "reducible"), x, folds)
+    known = irreducible(shares, labels, np.bincount(labels) / 600)
+    taken = take_rounds(x, labels, known, np.array([20, 20]), np.zeros(600, bool), STRENGTH)
+    kept = np.flatnonzero(taken.order_N >= 1)
+    assert len({(labels[n], topics[n]) for n in kept}) == 10
+    assert (topics[kept] == 0).mean() < 0.6  # by chance 0.8
 
 
 def test_the_best_of_each_class_are_chosen_and_the_doubtful_last() -> None:

@@ -12,16 +12,21 @@ from tanzim.core.config import Section
 class SelectConfig(Section):
     """Keep part of the training examples, those that a small surrogate learns most from.
 
-    The report weighs the choice beside chance and beside all on held-out examples: it does not always win.
+    The report weighs the choice beside chance and beside all on held-out examples: whether it pays.
     """
 
     type: Literal["select"] = "select"
-    by: Literal["influence", "effort", "random", "full"] = "influence"
-    """How much the held-out loss would rise without it; how far the surrogate is off; chance; all of it.
+    by: Literal["reducible", "influence", "effort", "random", "full"] = "reducible"
+    """What the surrogate does not know yet but could; how much the held-out loss would rise without it; how
+    far the surrogate is off; chance; all of it.
 
-    Influence (Koh and Liang 2017) needs labels, or else a target to be near to (Moore and Lewis 2010).
-    Effort is the norm of the loss gradient (Paul et al. 2021); without labels, the surprise of the words.
+    Reducible loss (Mindermann et al. 2022) needs labels. Influence (Koh and Liang 2017) needs labels, or else
+    a target to be near to (Moore and Lewis 2010). Effort is the norm of the loss gradient (Paul et al. 2021)
+    and needs half of the examples or more: of few, the hardest teach less than any; without labels it is the
+    surprise of the words.
     """
+    classes: Literal["root", "share"] = "root"
+    """Each class of labels gets by the root of its size, so that rare ones are not lost, or by its size."""
     share: float | None = Field(None, gt=0, le=1)
     """Share of the training examples that is kept; this or count."""
     count: int | None = Field(None, ge=1)
@@ -30,8 +35,8 @@ class SelectConfig(Section):
     """Examples of what the model is for (a path as data.path): influence is then how much nearer to them a
     text is than to all others."""
     doubtful: Literal["last", "as_others"] = "last"
-    """Examples that the surrogate never comes to believe (an area under the margin below 0) are probably
-    labelled wrongly: they are taken last, or as all others."""
+    """Labels that confident learning holds for wrong (as the step label_noise does) are taken last, or as all
+    others."""
     embedding: str | None = None
     """An embedding model to see labelled texts by; unset: their words (TF-IDF)."""
     folds: int = Field(5, ge=3, le=20)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,7 @@ from tanzim.core.records import Example, Json, Progress
 from tanzim.data.screen.evaluation import fingerprints, read_evaluation
 from tanzim.data.select.choose import choose
 from tanzim.data.select.config import SelectConfig
-from tanzim.data.select.dynamics import Course
-from tanzim.data.select.labelled import judge_labelled
+from tanzim.data.select.labelled import Judged, judge_labelled
 from tanzim.data.select.ngrams import Words, hash_words
 from tanzim.data.select.plain import judge_plain
 from tanzim.data.select.whole import Whole, words_of, write_survey
@@ -26,12 +26,12 @@ _OFTEN = 3  # an example is hard to keep in mind that is forgotten so many times
 
 
 class Select(WholeStep[SelectConfig]):
-    """Keep the examples of the highest influence or effort; or some by chance; or all.
+    """Keep the examples of the highest reducible loss, influence or effort; or some by chance; or all.
 
-    If all examples have a label, a logistic regression judges them, each class keeps its share, and its
-    training dynamics tell which examples may be wrong (data error potential). Otherwise, or with a target, a
-    language model of word pairs judges what the model is to say; turns, tools and tags stay as they are.
-    What was found is written to about.select; examples are only taken out, never changed.
+    If all examples have a label, a logistic regression judges them, what is labelled wrongly by its light is
+    taken last, and its training dynamics tell how each is learnt (data error potential). Otherwise, or with a
+    target, a language model of word pairs judges what the model is to say; turns, tools and tags stay as they
+    are. What was found is written to about.select; examples are only taken out, never changed.
     """
 
     training_only = True
@@ -49,32 +49,28 @@ class Select(WholeStep[SelectConfig]):
     def decide(self, surveys: Sequence[Survey], path: Path, progress: Progress) -> Json:
         """Score all examples, choose, and say what the choice is worth."""
         config = self.config
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent) as name:
+            folder = Path(name)
             embed = None if config.embedding is None else self.powers.embed(config.embedding)
-            whole = Whole(surveys, embed, Path(folder))
+            whole = Whole(surveys, embed, folder)
             count = self._count(len(whole))
-            course = None
-            codes, last = np.zeros(len(whole), np.int64), None
+            findings: Json = {"by": config.by, "of": len(whole)}
             if whole.labelled and config.target is None:
-                scores, course, worth = judge_labelled(whole, config, count, self.seed, progress)
-                codes = whole.codes
-                if config.by in ("influence", "effort") and config.doubtful == "last":
-                    last = course.area < 0
+                found = judge_labelled(whole, config, count, self.seed, progress, folder)
+                last = found.doubtful if config.doubtful == "last" else None
+                kept = choose(whole.codes, found.order, count, last, config.classes)
+                findings |= {"surrogate": "labels", "worth": found.worth}
+                findings["error potential"] = _potential(found, whole, kept)
+                more: dict[str, npt.NDArray[Any]] = {"doubtful": found.doubtful, "area": found.course.area}
+                more |= {"forgotten": found.course.forgotten, "learnt": found.course.learnt}
+                _write(path, found.scores, kept, more)
             else:
                 self._check(whole)
                 scores, worth = judge_plain(whole, self._target(), config, count, self.seed, progress)
-        kept = choose(codes, scores, count, last)
-        findings: Json = {
-            "by": config.by,
-            "surrogate": "word pairs" if course is None else "labels",
-            "kept": int(kept.sum()),
-            "of": len(kept),
-            "worth": worth,
-        }
-        if course is not None:
-            findings["error potential"] = _potential(course, whole, kept)
-        _write(path, scores, kept, course)
-        return findings
+                kept = choose(np.zeros(len(whole), np.int64), scores, count)
+                findings |= {"surrogate": "word pairs", "worth": worth}
+                _write(path, scores, kept, {})
+        return findings | {"kept": int(kept.sum())}
 
     def judge(self, examples: Iterable[Example], path: Path, first: int) -> Iterator[Outcome]:
         """Keep what was chosen, with its score; take the rest out."""
@@ -82,12 +78,13 @@ class Select(WholeStep[SelectConfig]):
             found = {name: verdict[name] for name in verdict.files}
         for number, example in enumerate(examples, first):
             about: Json = {}
-            if self.config.by in ("influence", "effort"):
+            if self.config.by not in ("random", "full"):
                 about[self.config.by] = float(f"{found['scores'][number]:.4g}")
             if "area" in found:
                 about["area_under_margin"] = round(float(found["area"][number]), 3)
                 about["forgotten"] = int(found["forgotten"][number])
                 about["learnt"] = bool(found["learnt"][number])
+                about["doubtful"] = bool(found["doubtful"][number])
             if found["kept"][number]:
                 yield replace(example, about={**example.about, "select": about}) if about else example
             else:
@@ -96,7 +93,7 @@ class Select(WholeStep[SelectConfig]):
     def _why(self, about: Json) -> str:
         if self.config.by not in about:
             return "by chance"
-        doubt = ", probably labelled wrongly" if about.get("area_under_margin", 0) < 0 else ""
+        doubt = ", probably labelled wrongly" if about.get("doubtful") else ""
         return f"{self.config.by} {about[self.config.by]:g}{doubt}"
 
     def _count(self, rows: int) -> int:
@@ -114,11 +111,12 @@ class Select(WholeStep[SelectConfig]):
                 where="data.steps: select",
                 fix="leave embedding out: words are looked at",
             )
-        if self.config.by == "influence" and self.config.target is None and len(whole):
+        if self.config.by in ("reducible", "influence") and self.config.target is None and len(whole):
             raise DataError(
-                "influence on what? Not all examples have one of two labels or more, and no target is named",
+                f"by: {self.config.by} needs labels, and not all examples have one of two labels or more",
                 where="data.steps: select",
-                fix="name a target (a file of examples of what the model is for), or use by: effort",
+                fix="name a target (a file of examples of what the model is for) with by: influence, or use "
+                "by: effort",
             )
 
     def _target(self) -> Words | None:
@@ -128,13 +126,14 @@ class Select(WholeStep[SelectConfig]):
         return hash_words([words_of(one, whole=True) for one in items])
 
 
-def _potential(course: Course, whole: Whole, kept: npt.NDArray[np.bool_]) -> Json:
+def _potential(found: Judged, whole: Whole, kept: npt.NDArray[np.bool_]) -> Json:
     """Say how many examples may be wrong or are hard to learn, by label."""
-    doubt = course.area < 0
+    doubt, course = found.doubtful, found.course
     return {
-        "area under the margin below 0": int(doubt.sum()),
+        "probably labelled wrongly": int(doubt.sum()),
         "of these kept": int((doubt & kept).sum()),
         "by label": {name: int(doubt[whole.codes == code].sum()) for code, name in enumerate(whole.names)},
+        "area under the margin below 0": int((course.area < 0).sum()),
         "never learnt": int((~course.learnt).sum()),
         "never forgotten": int((course.learnt & (course.forgotten == 0)).sum()),
         f"forgotten {_OFTEN} times or more": int((course.forgotten >= _OFTEN).sum()),
@@ -142,10 +141,10 @@ def _potential(course: Course, whole: Whole, kept: npt.NDArray[np.bool_]) -> Jso
 
 
 def _write(
-    path: Path, scores: npt.NDArray[np.float64], kept: npt.NDArray[np.bool_], course: Course | None
+    path: Path,
+    scores: npt.NDArray[np.float64],
+    kept: npt.NDArray[np.bool_],
+    more: dict[str, npt.NDArray[Any]],
 ) -> None:
-    parts: dict[str, npt.NDArray[np.generic]] = {"scores": scores.astype(np.float32), "kept": kept}
-    if course is not None:
-        parts |= {"area": course.area, "forgotten": course.forgotten, "learnt": course.learnt}
     with path.open("wb") as file:
-        np.savez(file, **parts)  # type: ignore[arg-type]
+        np.savez(file, scores=scores.astype(np.float32), kept=kept, **more)  # type: ignore[arg-type]
