@@ -20,7 +20,7 @@ from typing import Any
 from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Powers
 from tanzim.core.records import Json, Progress, no_progress
-from tanzim.data.cache import used
+from tanzim.data.cache import code, used
 from tanzim.data.config import StepConfig
 from tanzim.data.executor import Executor, Local, Tell, nobody, telling, told
 from tanzim.data.ledger import Ledger, StepReport
@@ -136,7 +136,7 @@ def run_step(
 
 def _key(config: StepConfig, dataset: Dataset, seed: int) -> str:
     kind = step_class(config.type)
-    settings = [config.model_dump(mode="json"), kind.version, kind.outside(config), seed, dataset.fingerprint]
+    settings = [config.model_dump(mode="json"), code(), kind.outside(config), seed, dataset.fingerprint]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
 
 

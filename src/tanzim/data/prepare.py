@@ -21,12 +21,13 @@ from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Powers
 from tanzim.core.records import Json, Progress, no_progress
 from tanzim.core.seeds import derive
-from tanzim.data.cache import STEPS, alone, prune
+from tanzim.data.cache import STEPS, alone, prune, prune_shared
 from tanzim.data.chain import Done, run_steps
 from tanzim.data.columns import quantiles
 from tanzim.data.config import DataConfig, StepConfig
 from tanzim.data.executor import Executor, open_executor
 from tanzim.data.ingest.dataset import Reading, read_data, too_many
+from tanzim.data.ingest.fetch import sources_folder
 from tanzim.data.ledger import join_lines, removed_line
 from tanzim.data.shards import Dataset, ShardsWriter
 from tanzim.data.split.divide import (
@@ -219,6 +220,8 @@ def _prepare(at: _Place) -> DataReport:
         done += trained
     fingerprints = _write(spill, division, at.out, at.progress)
     kept = prune(at.cache, at.config.kept_preparations)
+    if sources_folder().is_dir():
+        kept["sources"] = prune_shared(sources_folder(), at.cache)
     return _report(at.config, spill, division, reading, fingerprints, done, kept)
 
 

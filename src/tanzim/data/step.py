@@ -41,7 +41,6 @@ class Step(Generic[ConfigT]):
     `Removed`; the chain stops a step that loses one. New examples have a ``derived`` in their provenance.
 
     Attributes:
-        version: to be raised when the same config would give another result; part of the cache key.
         parallel: whether it may run in several processes; False where it uses a power.
         training_only: whether it must leave held-out examples alone; it then runs after the split.
         private: whether it hides what came in, so that reports must not show it.
@@ -49,7 +48,6 @@ class Step(Generic[ConfigT]):
 
     """
 
-    version: ClassVar[int] = 1
     parallel: ClassVar[bool] = True
     training_only: ClassVar[bool] = False
     private: ClassVar[bool] = False

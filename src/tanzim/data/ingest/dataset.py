@@ -13,7 +13,7 @@ from typing import IO
 from tanzim.core.errors import DataError
 from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Json, Progress
-from tanzim.data.cache import used
+from tanzim.data.cache import code, used
 from tanzim.data.config import DataConfig
 from tanzim.data.executor import Executor
 from tanzim.data.ingest.convert import Converter
@@ -125,7 +125,7 @@ def read_data(config: DataConfig, cache: Path, out: Path, executor: Executor, pr
         found = find(paths, out, config.allow_hosts)
         reading.skipped += found.skipped
         tasks += [_task(source, origin, config, cache) for source in found.sources]
-    tasks += [_task(source, origin, config, cache) for source, origin in fetch_all(config, progress)]
+    tasks += [_task(source, origin, config, cache) for source, origin in fetch_all(config, progress, cache)]
     _read_all([task for task in tasks if not _is_done(task)], executor, progress)
     for task in tasks:
         used(task.folder)
@@ -218,7 +218,7 @@ def _join(task: _Task, parts: list[_Task]) -> None:
 def _task(source: Source, origin: int, config: DataConfig, cache: Path) -> _Task:
     settings = config.model_dump(mode="json", exclude=_ELSEWHERE)
     content = source.fingerprint
-    key = json.dumps([settings, source.name, origin, content], sort_keys=True)
+    key = json.dumps([settings, code(), source.name, origin, content], sort_keys=True)
     return _Task(
         source, content, origin, config, cache / f"read-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tanzim.core.files import cache_folder, read_json, write_json
 from tanzim.core.records import Json, Progress, no_progress
+from tanzim.data.cache import share
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.config import SourceConfig
 from tanzim.data.ingest.guard import Guard
@@ -44,11 +45,18 @@ class Job:
     progress: Progress = no_progress
 
 
-def fetch_all(config: DataConfig, progress: Progress) -> Iterator[tuple[Source, int]]:
+def fetch_all(
+    config: DataConfig, progress: Progress, cache: Path | None = None
+) -> Iterator[tuple[Source, int]]:
     """Yield each source of ``data.sources``, fetched, and its origin (0 to be split, 1 validation, 2 test).
 
     A source that was fetched before is taken from the cache folder, unless ``data.refresh`` is true: then
     it is fetched again (of Airbyte streams that can say so, only what is new).
+
+    Args:
+        config: the sources.
+        progress: told the rows so far.
+        cache: of the preparation that uses them (see `cache.prune_shared`); None if none does.
 
     Raises:
         DataError: a source cannot be had.
@@ -58,6 +66,8 @@ def fetch_all(config: DataConfig, progress: Progress) -> Iterator[tuple[Source, 
     """
     for source in config.sources:
         folder = _folder(source, config)
+        if cache is not None:
+            share(folder, cache)
         job = Job(folder, Guard(tuple(config.allow_hosts)), int(config.max_line_mb * 1e6), progress)
         for known in fetch(source, job, refresh=config.refresh):
             about = {key: value for key, value in known.items() if key not in ("file", "name")}
@@ -85,7 +95,12 @@ def _folder(source: SourceConfig, config: DataConfig) -> Path:
     settings = source.model_dump(mode="json", exclude={"name", "use"})
     allowed = config.allow_hosts if source.type == "web" else []
     key = hashlib.sha256(json.dumps([settings, allowed], sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "sources" / f"{source.type}-{key[:24]}"
+    return sources_folder() / f"{source.type}-{key[:24]}"
+
+
+def sources_folder() -> Path:
+    """Return where the sources of all projects are kept."""
+    return cache_folder() / "sources"
 
 
 @contextmanager

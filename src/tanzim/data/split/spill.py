@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Example, Json, Progress
-from tanzim.data.cache import used
+from tanzim.data.cache import code, used
 from tanzim.data.columns import Column, Piece
 from tanzim.data.executor import Executor
 from tanzim.data.shards import Dataset, Shard
@@ -35,7 +35,6 @@ from tanzim.data.similarity import (
 )
 from tanzim.data.store import ExampleStore
 
-_VERSION = 1  # to be raised when the same example would give other numbers
 _BATCH = 2048  # examples whose signatures are made together
 _BATCH_CHARACTERS = 4 << 20
 _OPEN = 16  # shards that a reader keeps open
@@ -284,7 +283,7 @@ def spill_of(
         progress: told the examples done.
 
     """
-    key = hashlib.sha256(json.dumps([_VERSION, dataset.fingerprint, near, seed]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([code(), dataset.fingerprint, near, seed]).encode()).hexdigest()
     spill = Spill(dataset, used(cache / f"split-{key[:24]}"), near, seed)
     spill.fill(executor, progress)
     return spill
