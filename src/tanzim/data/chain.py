@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class _Task:
     out: Path
     first: int = 0
     verdict: Path | None = None
+    turn: int = 1
 
 
 def run_steps(
@@ -82,7 +84,9 @@ def run_steps(
         DataError: a step lost an example, or cannot work on these.
 
     """
+    turns: Counter[str] = Counter()
     for config in configs:
+        turns[config.type] += 1
         done = run_step(
             config,
             dataset,
@@ -91,6 +95,7 @@ def run_steps(
             powers=powers or Powers(),
             executor=executor or Local(),
             progress=progress,
+            turn=turns[config.type],
         )
         dataset = done.dataset
         yield done
@@ -105,9 +110,10 @@ def run_step(
     powers: Powers,
     executor: Executor,
     progress: Progress = no_progress,
+    turn: int = 1,
 ) -> Done:
-    """Run one step (see `run_steps`)."""
-    folder = used(cache / f"{config.type}-{_key(config, dataset, seed)}")
+    """Run one step (see `run_steps`), the ``turn``-th of its type."""
+    folder = used(cache / f"{config.type}-{_key(config, dataset, seed, turn)}")
     if (folder / "done.json").is_file():
         return _read(folder, cached=True)
     started = time.monotonic()
@@ -116,10 +122,16 @@ def run_step(
     findings, verdict = {}, None
     if issubclass(kind, WholeStep):
         verdict = folder / "verdict"
-        findings = _decide(config, dataset, folder, verdict, seed, powers, local, progress)
+        looks = [
+            _Task(config, seed, shard, folder / f"survey-{number:05d}", turn=turn)
+            for number, shard in enumerate(dataset.shards)
+        ]
+        step = make_step(config, powers, seed, turn)
+        assert isinstance(step, WholeStep)
+        findings = _decide(step, looks, verdict, local, progress)
     firsts = accumulate((shard.rows for shard in dataset.shards), initial=0)
     tasks = [
-        _Task(config, seed, shard, folder / f"part-{number:05d}", first, verdict)
+        _Task(config, seed, shard, folder / f"part-{number:05d}", first, verdict, turn)
         for number, (shard, first) in enumerate(zip(dataset.shards, firsts, strict=False))
     ]
     _run(local, _judge, tasks, ".json", partial(_noted, progress, config.type))
@@ -134,9 +146,9 @@ def run_step(
     return _read(folder, cached=False)
 
 
-def _key(config: StepConfig, dataset: Dataset, seed: int) -> str:
+def _key(config: StepConfig, dataset: Dataset, seed: int, turn: int) -> str:
     kind = step_class(config.type)
-    settings = [config.model_dump(mode="json"), code(), kind.outside(config), seed, dataset.fingerprint]
+    settings = [config.model_dump(mode="json"), code(), kind.outside(config), seed, dataset.fingerprint, turn]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -185,29 +197,21 @@ def _run(
 
 
 def _decide(
-    config: StepConfig,
-    dataset: Dataset,
-    folder: Path,
+    step: WholeStep[Any],
+    tasks: Sequence[_Task],
     verdict: Path,
-    seed: int,
-    powers: Powers,
     executor: Executor | _Here,
     progress: Progress,
 ) -> Json:
     """Survey all shards, and decide; both are kept."""
-    findings_path = folder / "findings.json"
+    findings_path = verdict.with_name("findings.json")
     if findings_path.is_file():
         found: Json = read_json(findings_path)
         return found
-    tasks = [
-        _Task(config, seed, shard, folder / f"survey-{number:05d}")
-        for number, shard in enumerate(dataset.shards)
-    ]
-    _run(executor, _survey, tasks, ".survey", partial(_noted, progress, f"{config.type}: looking"))
+    type = step.config.type
+    _run(executor, _survey, tasks, ".survey", partial(_noted, progress, f"{type}: looking"))
     surveys = [Survey(task.out.with_suffix(".survey"), task.shard.rows, task.shard.origin) for task in tasks]
-    step = make_step(config, powers, seed)
-    assert isinstance(step, WholeStep)
-    findings = step.decide(surveys, verdict, partial(_noted, progress, config.type))
+    findings = step.decide(surveys, verdict, partial(_noted, progress, type))
     write_json(findings_path, findings)
     for survey in surveys:
         survey.path.unlink()
@@ -219,7 +223,7 @@ def _noted(progress: Progress, type: str, done: int, total: int | None, note: st
 
 
 def _survey(task: _Task, powers: Powers | None = None) -> None:
-    step = make_step(task.config, powers or Powers(), task.seed)
+    step = make_step(task.config, powers or Powers(), task.seed, task.turn)
     assert isinstance(step, WholeStep)
     path = task.out.with_suffix(".survey")
     part = path.with_suffix(".part")
@@ -229,7 +233,7 @@ def _survey(task: _Task, powers: Powers | None = None) -> None:
 
 def _judge(task: _Task, powers: Powers | None = None) -> None:
     """Run a step on one shard; write what came out, what was removed, and what was counted."""
-    step = make_step(task.config, powers or Powers(), task.seed)
+    step = make_step(task.config, powers or Powers(), task.seed, task.turn)
     ledger = Ledger(step)
     rejected = task.out.with_suffix(".rejected.part")
     with rejected.open("w", encoding="utf-8", errors="backslashreplace") as file:

@@ -44,6 +44,7 @@ class Step(Generic[ConfigT]):
         parallel: whether it may run in several processes; False where it uses a power.
         training_only: whether it must leave held-out examples alone; it then runs after the split.
         private: whether it hides what came in, so that reports must not show it.
+        name: its type, with a number where it is not the first of that type; what it makes is called so.
         counts: what it saw, for the report, such as {"e-mail address": 3}; summed over all shards.
 
     """
@@ -54,6 +55,7 @@ class Step(Generic[ConfigT]):
 
     def __init__(self, config: ConfigT, powers: Powers, seed: int) -> None:
         self.config, self.powers, self.seed = config, powers, seed
+        self.name: str = getattr(config, "type", "")
         self.counts: Counter[str] = Counter()
 
     @classmethod

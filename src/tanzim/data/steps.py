@@ -58,16 +58,21 @@ def step_class(name: str) -> type[Step[Any]]:
     return found
 
 
-def make_step(config: StepConfig, powers: Powers, seed: int) -> Step[Any]:
+def make_step(config: StepConfig, powers: Powers, seed: int, turn: int = 1) -> Step[Any]:
     """Make a step.
 
     Args:
         config: an entry of ``data.steps``.
         powers: what it may need of higher rooms.
         seed: the run's seed; the step's own is derived from it.
+        turn: which of the steps of its type it is, counted from 1: the second draws otherwise, and what it
+            makes has another name.
 
     """
-    return step_class(config.type)(config, powers, derive(seed, "data", config.type))
+    again = (turn,) if turn > 1 else ()
+    step = step_class(config.type)(config, powers, derive(seed, "data", config.type, *again))
+    step.name = "#".join(map(str, (config.type, *again)))
+    return step
 
 
 def parted(configs: Sequence[StepConfig]) -> tuple[list[StepConfig], list[StepConfig]]:

@@ -89,3 +89,26 @@ def test_an_example_that_is_not_there_is_one_clear_error(prepared: tuple[Path, P
     with pytest.raises(DataError, match="no example 9999 in 'train'") as raised:
         lineage(*prepared, "train", 9999)
     assert "train 1 to" in str(raised.value.fix)
+
+
+def test_what_two_steps_of_one_type_made_is_told_apart(tmp_path: Path) -> None:
+    """Each draws otherwise, gives a name of its own, and what one made out of the other's leads back, too."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": row}) for row in ROWS), encoding="utf-8")
+    twice = [{"type": "augment_words", "share": 0.6}] * 2
+    config = DataConfig.model_validate({"path": str(path), "steps": [*twice, {"type": "augment_characters"}]})
+    report = prepare(config, tmp_path / "data", seed=5, cache=tmp_path / "cache")
+    store = list(ExampleStore(tmp_path / "data" / "train.arrow"))
+    names = [str(example.provenance) for example in store]
+    assert len(set(names)) == len(names) == report.splits["train"]
+    of = {
+        how: {example.provenance.row for example in store if example.provenance.derived == how}
+        for how in ("augment_words 1", "augment_words#2 1", "augment_words 1, augment_words#2 1")
+    }
+    assert len(of["augment_words 1"]) == report.steps[0]["added"]
+    assert of["augment_words#2 1"] != of["augment_words 1"]
+    chain = "augment_words 1, augment_words#2 1"
+    both = next(n for n, one in enumerate(store, 1) if one.provenance.derived == chain)
+    traced = lineage(tmp_path / "data", tmp_path / "cache", "train", both)
+    assert traced.whole
+    assert [passage.verdict.split()[0] for passage in traced.passages] == ["made", "made", "kept"]

@@ -131,7 +131,7 @@ class Adversarial(Step[AdversarialConfig]):
                 continue
             seen.add(found[0])
             self.counts["made"] += 1
-            new = derived(with_text(example, found[0]), f"adversarial {copy}")
+            new = derived(with_text(example, found[0]), f"{self.name} {copy}")
             yield replace(new, about={**new.about, "adversarial_similarity": round(found[1], 4)})
 
 

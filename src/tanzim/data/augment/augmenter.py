@@ -108,7 +108,7 @@ class Augmenter(Step[ConfigT]):
                 continue
             seen.append(new)
             self.counts["made"] += 1
-            yield derived(new, f"{self.config.type} {copy}")
+            yield derived(new, f"{self.name} {copy}")
 
     def copy(self, example: Example, copy: int) -> Example:
         """Return one changed copy, its origin still that of the example."""

@@ -143,7 +143,7 @@ class BackTranslate(WholeStep[BackTranslateConfig]):
             yield example
             for copy, text in made.get(str(number), {}).items():
                 self.counts["made"] += 1
-                yield derived(with_text(example, text), f"back_translate {copy}")
+                yield derived(with_text(example, text), f"{self.name} {copy}")
 
 
 def _far(texts: Sequence[str], back: Sequence[str], embed: Embed | None, least: float) -> list[str]:

@@ -72,7 +72,7 @@ class Oversample(WholeStep[OversampleConfig]):
     def _how(self) -> str:
         """How a copy came about; two such steps, each by something else, call theirs by other names."""
         by = self.config.by
-        return "oversample" if by == "label" else f"oversample {by.removeprefix('about.')}"
+        return self.name if by == "label" else f"{self.name} {by.removeprefix('about.')}"
 
     def judge(self, examples: Iterable[Example], path: Path, first: int) -> Iterator[Outcome]:
         """Yield each example, and its copies after it."""

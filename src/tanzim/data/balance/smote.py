@@ -119,7 +119,7 @@ class Smote(WholeStep[SmoteConfig]):
             yield example
             for copy, text in enumerate(made.get(str(number), ()), 1):
                 self.counts[f"made for {example.label}"] += 1
-                new = derived(example, f"smote {copy}")
+                new = derived(example, f"{self.name} {copy}")
                 yield replace(new, text=text["text"]) if text else new
 
     def _classes(self, surveys: Sequence[Survey]) -> tuple[list[str], Counts, list[_Class]]:

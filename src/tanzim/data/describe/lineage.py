@@ -136,5 +136,5 @@ def _passage(step: str, before: dict[str, Example], after: dict[str, Example], d
 
 def _ancestor(examples: dict[str, Example], derived: str) -> Example | None:
     """Return the example whose ``derived`` begins the wanted one's, the longest of them."""
-    kin = [name for name in examples if derived == name or derived.startswith(f"{name} " if name else "")]
+    kin = [name for name in examples if derived == name or derived.startswith(f"{name}, " if name else "")]
     return examples[max(kin, key=len)] if kin else None

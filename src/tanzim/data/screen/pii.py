@@ -18,7 +18,7 @@ from tanzim.data.screen.pseudonym import Pseudonyms
 from tanzim.data.screen.said import texts_of, with_texts
 from tanzim.data.step import Outcome, Removed, Step
 
-_TOGETHER = 256  # examples whose texts go through the recognisers at once
+_TOGETHER = 64  # examples whose texts go through the recognisers at once
 
 
 class Screen:

@@ -40,7 +40,6 @@ class Synthesise(WholeStep[SynthesiseConfig]):
     What the models answer is kept as it comes: after a kill nothing is asked twice.
     """
 
-    version = 2
     training_only = True
     parallel = False
 
@@ -168,7 +167,7 @@ class Synthesise(WholeStep[SynthesiseConfig]):
             yield example
             for copy, value in enumerate(made.get(str(number), ()), 1):
                 self.counts["made"] += 1
-                yield _example(example, value, copy, self.config.model)
+                yield _example(example, value, f"{self.name} {copy}", self.config.model)
 
 
 def _unchecked(what: str) -> ConfigError:
@@ -188,9 +187,9 @@ def _focuses(seed: Seed, chance: int) -> list[str]:
     return Random(chance).sample(found, len(found)) or [""]
 
 
-def _example(seed: Example, value: Json, copy: int, model: str) -> Example:
+def _example(seed: Example, value: Json, how: str, model: str) -> Example:
     """Return the example that a draft became; label, licence and system prompt are those of its seed."""
-    new = derived(seed, f"synthesise {copy}")
+    new = derived(seed, how)
     about = {**new.about, "written_by": model}
     if "text" in value:
         return replace(new, text=value["text"], about=about)
