@@ -8,7 +8,7 @@ from typing import Literal
 
 from tanzim.core.errors import ConfigError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Delta:
     Args:
         text: may be empty, when only the end is reported.
         ids: the tokens whose text has begun to appear; a stop token is not among them.
-        finish_reason: set on the last delta alone.
+        finish_reason: set on the last delta alone; content_filter is the server's, whose middleware ended it.
         logprobs: one per id, where asked for.
 
     """

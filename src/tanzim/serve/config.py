@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tanzim.core.config import Section
+from tanzim.serve.middleware.config import MiddlewareConfig
 
 
 class TlsConfig(Section):
@@ -41,6 +42,8 @@ class ServeConfig(Section):
     server.sqlite in the folder."""
     files: str | None = None
     """Where clients' files lie: a folder, or s3://bucket/prefix; unset takes the folder."""
+    middleware: list[MiddlewareConfig] = Field(default_factory=list)
+    """What each prompt passes before generation (first to last), and each answer before delivery (and back)."""
     max_jobs: int = Field(1, ge=1)
     """Fine-tuning jobs that run at the same time."""
     max_file_mb: float = Field(512.0, gt=0)

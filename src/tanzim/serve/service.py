@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +17,12 @@ from tanzim.core.seeds import derive
 from tanzim.infer import request as infer
 from tanzim.infer.engine import Engine
 from tanzim.infer.pieces import Pieces
+from tanzim.serve.access.roles import Caller
 from tanzim.serve.answer import Answer
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
+from tanzim.serve.middleware.build import build_chain
+from tanzim.serve.middleware.seam import Passing, Refused
 from tanzim.serve.schema import ChatRequest
 from tanzim.serve.store.jobs import Models
 from tanzim.serve.worker import Worker
@@ -30,6 +33,22 @@ class Prompts(Protocol):
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Json] = ()) -> list[int]:
         """Return the generation prompt of a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A client's request, ready to be answered.
+
+    Args:
+        requests: one for each choice.
+        answer: takes what they give.
+        passings: what each choice passes on its way out; None for nothing.
+
+    """
+
+    requests: list[infer.Request]
+    answer: Answer
+    passings: list[Passing | None]
 
 
 class Service:
@@ -54,6 +73,7 @@ class Service:
         tuned: Models,
         root: Path,
     ) -> None:
+        self._chain = build_chain(config.middleware)
         self.worker = Worker(engine, config.max_batch)
         self._engine = engine
         self._renderer = renderer
@@ -122,15 +142,19 @@ class Service:
         if name not in self._engine.adapters:
             self._engine.add_adapter(name, folder)
 
-    async def prepare(self, project: str, asked: ChatRequest) -> tuple[list[infer.Request], Answer]:
+    async def prepare(self, caller: Caller, asked: ChatRequest) -> Prepared:
         """Turn a client's request into one request per choice, and the answer they will fill.
 
         Raises:
-            ApiError: the model is unknown (404); the prompt cannot be made or is too long (400).
+            ApiError: the model is unknown (404); the prompt cannot be made, is too long or refused (400).
 
         """
-        adapter = await self.adapter(project, asked.model)
-        messages = [message.message() for message in asked.messages]
+        adapter = await self.adapter(caller.project, asked.model)
+        messages = await self._passed([message.message() for message in asked.messages], caller)
+        passings = [self._chain.answer(messages, caller) for _ in range(asked.n or 1)]
+        if asked.logprobs and any(passings):
+            message = "logprobs are not given here, since answers may be changed before they leave."
+            raise ApiError(400, message, code="unsupported_value", param="logprobs")
         try:
             async with self._rendering:
                 ids = await asyncio.to_thread(self._renderer.prompt, messages, asked.prompt_tools)
@@ -160,24 +184,31 @@ class Service:
             for index in range(1, asked.n or 1)
         ]
         requests = [first, *(replace(first, seed=seed) for seed in seeds)]
-        return requests, Answer(asked.model, self._pieces, len(ids), logprobs=bool(asked.logprobs))
+        answer = Answer(asked.model, self._pieces, len(ids), logprobs=bool(asked.logprobs))
+        return Prepared(requests, answer, passings)
 
-    async def whole(self, requests: list[infer.Request], answer: Answer) -> Json:
+    async def _passed(self, messages: list[Message], caller: Caller) -> Sequence[Message]:
+        """Let the middleware see the prompt."""
+        try:
+            return await asyncio.to_thread(self._chain.prompt, messages, caller)
+        except Refused as refused:
+            raise ApiError(400, f"The prompt was refused: {refused}.", code="content_filter") from None
+
+    async def whole(self, prepared: Prepared) -> Json:
         """Return the finished answer."""
-        choices: list[list[infer.Delta]] = [[] for _ in requests]
-        async with aclosing(self._interleaved(requests)) as deltas:
+        choices: list[list[infer.Delta]] = [[] for _ in prepared.requests]
+        async with aclosing(self._interleaved(prepared)) as deltas:
             async for index, delta in deltas:
                 choices[index].append(delta)
-        return answer.whole(choices)
+        return prepared.answer.whole(choices)
 
-    async def events(
-        self, requests: list[infer.Request], answer: Answer, *, usage: bool
-    ) -> AsyncIterator[str]:
+    async def events(self, prepared: Prepared, *, usage: bool) -> AsyncIterator[str]:
         """Yield the answer as server-sent events."""
+        answer = prepared.answer
         try:
-            for index in range(len(requests)):
+            for index in range(len(prepared.requests)):
                 yield _event(answer.opening(index))
-            async with aclosing(self._interleaved(requests)) as deltas:
+            async with aclosing(self._interleaved(prepared)) as deltas:
                 async for index, delta in deltas:
                     for chunk in answer.parts(index, delta):
                         yield _event(chunk)
@@ -187,11 +218,12 @@ class Service:
             yield _event(ApiError(500, str(error)).body())
         yield "data: [DONE]\n\n"
 
-    async def _interleaved(
-        self, requests: list[infer.Request]
-    ) -> AsyncGenerator[tuple[int, infer.Delta], None]:
+    async def _interleaved(self, prepared: Prepared) -> AsyncGenerator[tuple[int, infer.Delta], None]:
         """Yield the deltas of all choices as they come, with the number of the choice."""
-        streams = [self.worker.stream(request) for request in requests]
+        streams = [
+            self._guarded(request, passing)
+            for request, passing in zip(prepared.requests, prepared.passings, strict=True)
+        ]
         waiting = {asyncio.ensure_future(anext(stream)): i for i, stream in enumerate(streams)}
         try:
             while waiting:
@@ -208,6 +240,27 @@ class Service:
             await asyncio.gather(*waiting, return_exceptions=True)
             for stream in streams:
                 await stream.aclose()
+
+    async def _guarded(
+        self, request: infer.Request, passing: Passing | None
+    ) -> AsyncGenerator[infer.Delta, None]:
+        """Yield an answer as the middleware lets it out."""
+        async with aclosing(self.worker.stream(request)) as deltas:
+            async for delta in deltas:
+                if passing is None:
+                    yield delta
+                    continue
+                try:
+                    text = await asyncio.to_thread(_passed, passing, delta)
+                except Refused:
+                    yield replace(delta, text="", finish_reason="content_filter")
+                    return
+                yield replace(delta, text=text)
+
+
+def _passed(passing: Passing, delta: infer.Delta) -> str:
+    text = passing.push(delta.text) if delta.text else ""
+    return text if delta.finish_reason is None else text + passing.finish()
 
 
 def _model(name: str, created: int, owner: str) -> Json:

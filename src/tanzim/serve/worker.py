@@ -36,7 +36,7 @@ class Worker:
         self._max_batch = max_batch
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._listeners: dict[Sequence, Listener] = {}
-        self._scheduler = engine.scheduler(max_batch)
+        self._scheduler = engine.server(max_batch)
         self._thread = threading.Thread(target=self._run, name="tanzim-generate", daemon=True)
 
     def start(self) -> None:
@@ -139,7 +139,7 @@ class Worker:
         try:
             sequences = self._scheduler.step()
         except RuntimeError as error:  # torch's, out of memory among them
-            self._scheduler = self._engine.scheduler(self._max_batch)
+            self._scheduler = self._engine.server(self._max_batch)
             self._fail(f"the computation failed: {error}")
             return
         for sequence in sequences:

@@ -25,15 +25,15 @@ def add(app: FastAPI, context: Context) -> None:
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(asked: ChatRequest, request: Request, caller: Asks) -> JSONResponse | StreamingResponse:
-        requests, answer = await service.prepare(caller.project, asked)
+        prepared = await service.prepare(caller, asked)
         if asked.stream:
             usage = bool(asked.stream_options and asked.stream_options.include_usage)
-            events = _charged(service.events(requests, answer, usage=usage), caller, answer, request)
+            events = _charged(service.events(prepared, usage=usage), caller, prepared.answer, request)
             return StreamingResponse(events, media_type="text/event-stream")
         try:
-            return JSONResponse(await _unless_gone(request, service.whole(requests, answer)))
+            return JSONResponse(await _unless_gone(request, service.whole(prepared)))
         finally:
-            _gate(request).limits.charge(caller, answer.tokens)
+            _gate(request).limits.charge(caller, prepared.answer.tokens)
 
 
 def _gate(request: Request) -> Gate:

@@ -1,0 +1,1 @@
+"""What every prompt passes before generation, and every answer before delivery."""
