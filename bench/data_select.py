@@ -53,7 +53,8 @@ from tanzim.data.balance.surrogate import hashed_words
 from tanzim.data.select.choose import choose
 from tanzim.data.select.config import SelectConfig
 from tanzim.data.select.dynamics import watch
-from tanzim.data.select.labelled import Learner, Sample, learn, rank, unseen_shares
+from tanzim.data.select.labelled import rank
+from tanzim.data.select.learners import Learner, Sample, learn, unseen_shares
 from tanzim.data.select.whole import weigher
 from tanzim.data.similarity import digest, normalise
 

@@ -19,7 +19,7 @@ from helpers.properties import examples
 from tanzim.data.select import convex
 from tanzim.data.select.choose import allot, choose, macro_f1, quotas
 from tanzim.data.select.dynamics import watch
-from tanzim.data.select.labelled import STRENGTH, learn, score, unseen_shares
+from tanzim.data.select.learners import STRENGTH, learn, score, unseen_shares
 from tanzim.data.select.ngrams import MU, PLACES, PairModel, hash_words
 from tanzim.data.select.rounds import ROUNDS, even_loss, irreducible, place, take_rounds
 

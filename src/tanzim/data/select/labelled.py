@@ -1,12 +1,12 @@
 """Examples with labels: what a small classifier learns from each.
 
-Memory: features of at most ``surrogate_rows`` examples, two matrices [F, C] for each fold (F ≤ 50,001), and
-some 40 bytes for each example.
+Memory: features of at most ``surrogate_rows`` examples, two matrices [F, C] for each fold and one for each
+round (F ≤ 50,001), and some 60 bytes for each example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tanzim.data.select import convex
 from tanzim.data.select.choose import Classes, allot, choose, macro_f1
 from tanzim.data.select.config import SelectConfig
 from tanzim.data.select.dynamics import Course, watch
+from tanzim.data.select.learners import OUTSIDE, STRENGTH, Learner, Sample, learn, score, unseen_shares
 from tanzim.data.select.rounds import irreducible, place, take_rounds
 from tanzim.data.select.whole import Whole, weigher
 
@@ -29,95 +30,9 @@ Codes = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-STRENGTH = 2.0  # λ = 1 / (STRENGTH · N), as for the surrogate of label_noise
 DRAWS = 5  # random choices that the report takes the mean of
 _LEAST_FOLDS = 3  # one to hold out, two to learn from
 _LEAST_OF_CLASS = 5  # a class of so few is not doubted, as by label_noise
-_OUTSIDE = -1  # the fold of an example that no surrogate learnt from
-
-
-@dataclass(frozen=True, slots=True)
-class Learner:
-    """A surrogate that learnt from all folds but one.
-
-    Args:
-        fold: the one it did not see.
-        weights_FC: what it learnt.
-        direction_FC: what influence is taken along; None where it is not asked for.
-
-    """
-
-    fold: int
-    weights_FC: Array
-    direction_FC: Array | None
-
-
-def learn(x_NF: Any, labels_N: Codes, folds_N: Codes, classes: int, by: str) -> list[Learner]:  # noqa: ANN401
-    """Fit a surrogate without each of the folds."""
-    learners = []
-    for fold in np.unique(folds_N):
-        seen, held = np.flatnonzero(folds_N != fold), np.flatnonzero(folds_N == fold)
-        x, labels, penalty = x_NF[seen], labels_N[seen], 1 / (STRENGTH * len(seen))
-        weights = convex.fit(x, labels, classes, penalty)
-        along = None
-        if by == "influence":
-            along = convex.direction(x, weights, penalty, x_NF[held], labels_N[held])
-        learners.append(Learner(int(fold), weights, along))
-    return learners
-
-
-def score(learners: Sequence[Learner], x_NF: Any, labels_N: Codes, folds_N: Codes) -> Array:  # noqa: ANN401
-    """Return the influence (or effort) of each example, [N].
-
-    Influence is the mean over the surrogates that learnt from the example, each on its own held-out fold;
-    effort is what it would cost the surrogate that did not. An example of no fold (−1) asks them all.
-    """
-    totals, counts = np.zeros(len(labels_N)), np.zeros(len(labels_N))
-    for one in learners:
-        if one.direction_FC is None:
-            asked = _unseen(one, folds_N)
-            found = convex.effort(x_NF[asked], labels_N[asked], one.weights_FC)
-        else:
-            asked = np.flatnonzero(folds_N != one.fold)
-            found = convex.influence(x_NF[asked], labels_N[asked], one.weights_FC, one.direction_FC)
-        totals[asked] += found
-        counts[asked] += 1
-    return totals / np.maximum(counts, 1)
-
-
-def unseen_shares(learners: Sequence[Learner], x_NF: Any, folds_N: Codes) -> Array:  # noqa: ANN401
-    """Return what surrogates that did not see an example say of each class, [N, C]."""
-    totals_NC = np.zeros((len(folds_N), learners[0].weights_FC.shape[1]))
-    counts = np.zeros(len(folds_N))
-    for one in learners:
-        asked = _unseen(one, folds_N)
-        totals_NC[asked] += convex.shares(x_NF[asked], one.weights_FC)
-        counts[asked] += 1
-    return totals_NC / np.maximum(counts, 1)[:, None]
-
-
-def _unseen(one: Learner, folds_N: Codes) -> Codes:
-    return np.flatnonzero((folds_N == one.fold) | (folds_N == _OUTSIDE))
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The examples that surrogates are fitted to: their numbers, features, labels, and folds."""
-
-    rows: Codes
-    x_NF: Any
-    labels: Codes
-    folds: Codes
-    classes: int
-
-    def picked(self, mask_N: Mask) -> Sample:
-        """Return some of them."""
-        here = np.flatnonzero(mask_N)
-        return Sample(self.rows[here], self.x_NF[here], self.labels[here], self.folds[here], self.classes)
-
-    def shares(self) -> Array:
-        """Return how common each class is, [C]."""
-        return np.bincount(self.labels, minlength=self.classes) / len(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +55,32 @@ class Judged:
     worth: Json
 
 
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """All examples, and those of them that surrogates are fitted to.
+
+    Args:
+        whole: all N.
+        sample: some of them.
+        weigh: turns counts or vectors into features as the sample's.
+        folds: the fold of each example; −1 of those that are not in the sample, [N].
+
+    """
+
+    whole: Whole
+    sample: Sample
+    weigh: Callable[[Any], Any]
+    folds: Codes
+
+    def parts(self, *, outside: bool = False) -> Iterator[tuple[Codes, Any, Codes]]:
+        """Yield numbers, features and labels shard by shard: of all, or of what is not in the sample."""
+        for start, survey in self.whole.starts():
+            here = np.arange(start, start + survey.rows)
+            here = here[self.folds[here] == OUTSIDE] if outside else here
+            if len(here):
+                yield here, self.weigh(self.whole.part(survey, here - start)), self.whole.codes[here]
+
+
 def judge_labelled(
     whole: Whole, config: SelectConfig, count: int, seed: int, progress: Progress, folder: Path
 ) -> Judged:
@@ -150,6 +91,41 @@ def judge_labelled(
 
     """
     rng = np.random.default_rng(seed)
+    desk = _open(whole, config, rng)
+    sample = desk.sample
+    progress(0, None, "weighing the choice on held-out examples")
+    worth = weigh_choice(sample, config, count / max(len(whole), 1), seed)
+    course = watch(
+        sample.x_NF,
+        sample.labels,
+        sample.classes,
+        epochs=config.epochs,
+        seed=seed,
+        rows_N=sample.rows,
+        count=len(whole),
+        others=lambda: desk.parts(outside=True),
+        progress=progress,
+    )
+    progress(0, None, "scoring all examples")
+    learners = learn(sample.x_NF, sample.labels, sample.folds, sample.classes, config.by)
+    scores = rng.random(len(whole))
+    shape = (len(whole), sample.classes)
+    shares_NC = np.lib.format.open_memmap(folder / "unseen.npy", "w+", np.float32, shape)
+    for here, x_NF, labels in desk.parts():
+        shares_NC[here] = unseen_shares(learners, x_NF, desk.folds[here])
+        if config.by in ("influence", "effort"):
+            scores[here] = score(learners, x_NF, labels, desk.folds[here])
+        elif config.by == "reducible":
+            scores[here] = irreducible(shares_NC[here], labels, sample.shares())
+    doubtful = find_wrong(whole.codes, shares_NC, min_per_class=_LEAST_OF_CLASS).wrong
+    if config.by != "reducible":
+        return Judged(scores, scores, doubtful, course, worth)
+    order, scores = _by_rounds(desk, config, scores, _last(doubtful, config), count)
+    return Judged(order, scores, doubtful, course, worth)
+
+
+def _open(whole: Whole, config: SelectConfig, rng: np.random.Generator) -> Desk:
+    """Draw what surrogates are fitted to, and its folds."""
     rows = whole.drawn(np.arange(len(whole)), config.surrogate_rows, rng)
     raw = whole.raw(rows)
     weigh = weigher(raw)
@@ -160,61 +136,30 @@ def judge_labelled(
             where="data.steps: select",
             fix="leave the step out: so few are all worth keeping",
         )
-    sample = Sample(rows, weigh(raw), whole.codes[rows], folds, len(whole.names))
-    progress(0, None, "weighing the choice on held-out examples")
-    worth = weigh_choice(sample, config, count / max(len(whole), 1), seed)
-
-    inside = np.full(len(whole), _OUTSIDE)
+    inside = np.full(len(whole), OUTSIDE)
     inside[rows] = folds
+    return Desk(whole, Sample(rows, weigh(raw), whole.codes[rows], folds, len(whole.names)), weigh, inside)
 
-    def parts(*, all_rows: bool) -> Iterable[tuple[Codes, Any, Codes]]:
-        for start, survey in whole.starts():
-            here = np.arange(start, start + survey.rows)
-            here = here if all_rows else here[inside[here] == _OUTSIDE]
-            if len(here):
-                yield here, weigh(whole.part(survey, here - start)), whole.codes[here]
 
-    course = watch(
-        sample.x_NF,
-        sample.labels,
-        sample.classes,
-        epochs=config.epochs,
-        seed=seed,
-        rows_N=rows,
-        count=len(whole),
-        others=lambda: parts(all_rows=False),
-        progress=progress,
-    )
-    learners = learn(sample.x_NF, sample.labels, folds, sample.classes, config.by)
-    order, known = rng.random(len(whole)), np.zeros(len(whole))
-    shares_NC = np.lib.format.open_memmap(
-        folder / "unseen.npy", "w+", np.float32, (len(whole), sample.classes)
-    )
-    for here, x_NF, labels in parts(all_rows=True):
-        shares_NC[here] = unseen_shares(learners, x_NF, inside[here])
-        if config.by == "reducible":
-            known[here] = irreducible(shares_NC[here], labels, sample.shares())
-        elif config.by in ("influence", "effort"):
-            order[here] = score(learners, x_NF, labels, inside[here])
-    doubtful = find_wrong(whole.codes, shares_NC, min_per_class=_LEAST_OF_CLASS).wrong
-    if config.by != "reducible":
-        return Judged(order, order, doubtful, course, worth)
+def _by_rounds(
+    desk: Desk, config: SelectConfig, irreducible_N: Array, last_N: Mask, count: int
+) -> tuple[Array, Array]:
+    """Choose from the sample round by round, and say when the other examples would have been taken.
 
-    last = _last(doubtful, config)
-    quotas_C = allot(whole.codes, count, last, config.classes)
-    some_C = np.bincount(sample.labels) / np.bincount(whole.codes)
-    taken = take_rounds(
-        sample.x_NF,
-        sample.labels,
-        known[rows],
-        np.ceil(quotas_C * some_C).astype(np.int64),
-        last[rows],
-        STRENGTH,
-    )
-    for here, x_NF, labels in parts(all_rows=False):
-        order[here], known[here] = place(taken.rounds, x_NF, labels, known[here])
-    order[rows], known[rows] = taken.order_N, taken.gains_N
-    return Judged(order, known, doubtful, course, worth)
+    Returns:
+        When each is chosen, the higher the sooner, and its reducible loss then, [N].
+
+    """
+    sample, codes = desk.sample, desk.whole.codes
+    drawn_C = np.bincount(sample.labels) / np.bincount(codes)
+    quotas_C = np.ceil(allot(codes, count, last_N, config.classes) * drawn_C).astype(np.int64)
+    known, last = irreducible_N[sample.rows], last_N[sample.rows]
+    taken = take_rounds(sample.x_NF, sample.labels, known, quotas_C, last, STRENGTH)
+    order, gains = np.zeros(len(codes)), np.zeros(len(codes))
+    order[sample.rows], gains[sample.rows] = taken.order_N, taken.gains_N
+    for here, x_NF, labels in desk.parts(outside=True):
+        order[here], gains[here] = place(taken.rounds, x_NF, labels, irreducible_N[here])
+    return order, gains
 
 
 def weigh_choice(sample: Sample, config: SelectConfig, share: float, seed: int) -> Json:
