@@ -73,9 +73,13 @@ def test_where_no_edit_keeps_the_meaning_there_is_no_copy(tmp_path: Path) -> Non
         return np.eye(len(texts), dtype=np.float32)
 
     step = {"type": "adversarial", "embedding": "unlike"}
-    out, done = _run(tmp_path, _labelled(*TEXTS), Powers(embed=lambda name: unlike), **step)
+    powers = Powers(embed=lambda name: unlike)
+    out, done = _run(tmp_path, _labelled(*TEXTS), powers, **step, even=False)
     assert out == _labelled(*TEXTS)
     assert done.report.counts["no edit kept the meaning"] == 2
+    out, done = _run(tmp_path / "even", _labelled(*TEXTS), powers, **step)
+    assert [one.text for one in out] == [text for text in TEXTS for _ in range(2)]
+    assert [one.provenance.derived for one in out] == ["", "adversarial 1, as it is"] * 2
 
 
 # --- translation and back
@@ -108,7 +112,9 @@ def test_back_translation(tmp_path: Path) -> None:
     talk = (Message("user", TEXTS[0]), Message("assistant", TEXTS[1]))
     examples.append(Example("messages", Provenance("m", 1), messages=talk))
     powers = Powers(complete=lambda name: translator)
-    out, done = _run(tmp_path, examples, powers, type="back_translate", model="fake", through=["German"])
+    out, done = _run(
+        tmp_path, examples, powers, type="back_translate", model="fake", through=["German"], even=False
+    )
     made = [one for one in out if one.provenance.derived]
     assert [one.text for one in made[:2]] == [
         TEXTS[0].replace("train", "railway"),
@@ -128,6 +134,16 @@ def test_back_translation(tmp_path: Path) -> None:
     kept = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     # The English sentence stands twice and is asked once: 5 ways there, and back all but the silent one.
     assert len(kept) == len(translator.asked) == 5 + 4
+
+
+def test_what_did_not_come_back_stands_once_more(tmp_path: Path) -> None:
+    examples = _labelled(TEXTS[0], "silence at all times", "x" * 50)
+    powers = Powers(complete=lambda name: Translator())
+    step = {"type": "back_translate", "model": "fake", "through": ["German"], "max_characters": 49}
+    out, done = _run(tmp_path, _labelled("silence at all times", "x" * 50), powers, **step)
+    assert [one.text for one in out] == ["silence at all times"] * 2 + ["x" * 50]
+    assert done.report.counts == {"repeated as it is": 1}
+    assert len(_run(tmp_path / "n", examples, powers, **step, even=False)[0]) == 3
 
 
 def test_what_came_back_is_checked() -> None:
@@ -179,7 +195,7 @@ def test_people_are_changed_in_answers_too_but_not_behind_a_system_prompt(tmp_pa
         Example("messages", Provenance("b", 1), messages=(Message("system", "You are Omar's aide."), *talk)),
         *_labelled("nobody is here"),
     ]
-    out, done = _run(tmp_path, examples, type="demographic")
+    out, done = _run(tmp_path, examples, type="demographic", even=False)
     (made,) = [one for one in out if one.provenance.derived]
     assert made.provenance == Provenance("a", 1, "demographic 1")
     system, asked, answer = made.messages

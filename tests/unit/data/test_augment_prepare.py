@@ -34,7 +34,11 @@ def _prepare(folder: Path, step: dict[str, Any], **env: str) -> subprocess.Compl
     folder.mkdir(exist_ok=True)
     rows = [json.dumps({"text": text, "label": label}, ensure_ascii=False) for text, label in ROWS]
     (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    data = {"path": "rows.jsonl", "split": {"validation": 0, "test": 0}, "steps": [{"share": 1.0, **step}]}
+    data = {
+        "path": "rows.jsonl",
+        "split": {"validation": 0, "test": 0},
+        "steps": [{"share": 1.0, "even": False, **step}],
+    }
     (folder / "tanzim.yaml").write_text(json.dumps({"name": "more", "data": data}), encoding="utf-8")
     command = [sys.executable, "-m", "tanzim", "data", "prepare", "--overwrite"]
     kept = {name: value for name, value in os.environ.items() if name != KEY}

@@ -154,6 +154,7 @@ def test_near_words_of_the_data_do_not_cross_labels(tmp_path: Path) -> None:
         share=1.0,
         rate=0.5,
         min_similarity=0.9,
+        even=False,
     )
     made = [one for one in out if one.provenance.derived]
     assert done.report.findings["words with near ones"] == 2  # good and fine; bad has none of its label
@@ -171,7 +172,7 @@ def test_words_of_texts_without_labels_replace_too(tmp_path: Path) -> None:
     ]
     more = tmp_path / "more.txt"
     step = {"type": "augment_words", "operations": ["neighbour"], "embedding": "circle", "share": 1.0}
-    step |= {"rate": 0.5, "min_similarity": 0.9, "more_texts": str(more)}
+    step |= {"rate": 0.5, "min_similarity": 0.9, "more_texts": str(more), "even": False}
     powers = Powers(embed=lambda name: _circle)
     for words, expected in (("fine bad fine", {"a fine day"}), ("lamp lamp", set())):
         more.write_text(f"{words}\n{words}\n", encoding="utf-8")
@@ -225,8 +226,9 @@ def test_steps_keep_what_came_in_and_say_what_they_made(tmp_path: Path, type_: s
         Example("messages", Provenance("c", 1), messages=(Message("user", ENGLISH), call)),
         Example("tagged", Provenance("g", 1), text="a b", words=("a", "b"), tags=("X", "O")),
     ]
-    out, done = _run(tmp_path, examples, type=type_, share=1.0, copies=3)
-    again, _ = _run(tmp_path / "again", examples, type=type_, share=1.0, copies=3)
+    step = {"type": type_, "share": 1.0, "copies": 3, "even": False}
+    out, done = _run(tmp_path, examples, **step)
+    again, _ = _run(tmp_path / "again", examples, **step)
     assert out == again
     assert [one for one in out if not one.provenance.derived] == examples
     made = [one for one in out if one.provenance.derived]
@@ -239,6 +241,19 @@ def test_steps_keep_what_came_in_and_say_what_they_made(tmp_path: Path, type_: s
         assert (one.label, one.chosen, one.rejected) == (old.label, old.chosen, old.rejected)
         assert [m for m in one.messages if m.role != "user"] == [m for m in old.messages if m.role != "user"]
         assert (one.text, one.messages) != (old.text, old.messages)
+
+
+def test_classes_stay_even_where_some_texts_cannot_be_changed(tmp_path: Path) -> None:
+    texts = [("One. Two. Three.", "long"), ("یک. دو. سه. چهار.", "long"), ("One.", "short"), ("ی", "short")]
+    examples = [Example("labelled", Provenance("r", n), text=t, label=y) for n, (t, y) in enumerate(texts)]
+    examples.append(Example("text", Provenance("r", 9), text="One."))
+    out, done = _run(tmp_path, examples, type="augment_sentences", share=1.0, copies=2)
+    made = [one for one in out if one.provenance.derived]
+    assert Counter(one.label for one in made) == {"long": 4, "short": 4}
+    assert all(one.text in ("One.", "ی") for one in made if one.label == "short")
+    assert done.report.counts["made"] + done.report.counts["repeated as it is"] == len(made)
+    uneven, _ = _run(tmp_path / "u", examples, type="augment_sentences", share=1.0, copies=2, even=False)
+    assert not [one for one in uneven if one.provenance.derived and one.label == "short"]
 
 
 def test_share_is_met_and_one_example_does_not_depend_on_the_others(tmp_path: Path) -> None:

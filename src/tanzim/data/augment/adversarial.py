@@ -11,7 +11,7 @@ import numpy as np
 from tanzim.core.powers import Embed
 from tanzim.core.records import Example, Message
 from tanzim.core.seeds import derive
-from tanzim.data.augment.augmenter import bound, draw_of, open_to_change
+from tanzim.data.augment.augmenter import bound, draw_of, open_to_change, repeated
 from tanzim.data.augment.characters import slip
 from tanzim.data.augment.config import AdversarialConfig
 from tanzim.data.augment.words import change_words
@@ -128,6 +128,9 @@ class Adversarial(Step[AdversarialConfig]):
             found = hardest(text, [one for one in others if one not in seen], embed, config.min_similarity)
             if found is None:
                 self.counts["no edit kept the meaning"] += 1
+                if again := repeated(example, config, f"{self.name} {copy}"):
+                    self.counts["repeated as it is"] += 1
+                    yield again
                 continue
             seen.add(found[0])
             self.counts["made"] += 1

@@ -17,6 +17,7 @@ from tanzim.core.records import Example, Message, Role
 from tanzim.core.seeds import derive
 from tanzim.data.augment.config import (
     AugmentCharactersConfig,
+    AugmentConfig,
     AugmentSentencesConfig,
     AugmentWordsConfig,
     DemographicConfig,
@@ -74,6 +75,11 @@ def bound(rate: float, size: int) -> int:
     return min(size, max(1, int(rate * size)))
 
 
+def repeated(example: Example, config: AugmentConfig, how: str) -> Example | None:
+    """Return the example itself in place of a copy that cannot be made, so that classes stay even."""
+    return derived(example, f"{how}, as it is") if config.even and example.kind == "labelled" else None
+
+
 class Augmenter(Step[ConfigT]):
     """Yields each example, and after it copies with other words; their origin says "<type> k".
 
@@ -105,10 +111,17 @@ class Augmenter(Step[ConfigT]):
             new = self.copy(example, copy)
             if new in seen:
                 self.counts["came out the same"] += 1
+                yield from self.instead(example, copy)
                 continue
             seen.append(new)
             self.counts["made"] += 1
             yield derived(new, f"{self.name} {copy}")
+
+    def instead(self, example: Example, copy: int) -> Iterator[Example]:
+        """Yield what stands in for a copy that cannot be made."""
+        if again := repeated(example, self.config, f"{self.name} {copy}"):
+            self.counts["repeated as it is"] += 1
+            yield again
 
     def copy(self, example: Example, copy: int) -> Example:
         """Return one changed copy, its origin still that of the example."""

@@ -11,7 +11,7 @@ from tanzim.core.files import read_json, write_json
 from tanzim.core.powers import Complete, Embed
 from tanzim.core.records import Example, Json, Message, Progress
 from tanzim.data.augment.adversarial import edited, with_text
-from tanzim.data.augment.augmenter import draw_of
+from tanzim.data.augment.augmenter import draw_of, repeated
 from tanzim.data.augment.config import BackTranslateConfig
 from tanzim.data.augment.kept import KeptAnswers
 from tanzim.data.balance.sample import derived
@@ -85,13 +85,17 @@ class BackTranslate(WholeStep[BackTranslateConfig]):
         """Write the text and the language of each example that was drawn."""
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for example in examples:
-                text = edited(example)
-                drawn = draw_of(self.seed, example).random() < self.config.share
-                if text is None or len(text) > self.config.max_characters or not drawn:
+                if (text := self._drawn(example)) is None:
                     file.write("null\n")
                     continue
                 code = str(example.about.get("language") or guess(text))
                 file.write(json.dumps([text, _NAMES.get(code, code)], ensure_ascii=False) + "\n")
+
+    def _drawn(self, example: Example) -> str | None:
+        """Return the text of an example that is to be translated; None of one that is left alone."""
+        text = edited(example)
+        drawn = draw_of(self.seed, example).random() < self.config.share
+        return text if text and drawn and len(text) <= self.config.max_characters else None
 
     def decide(self, surveys: Sequence[Survey], path: Path, progress: Progress) -> Json:
         """Ask for the translations; write what came back and may be taken, by the number of its example."""
@@ -141,9 +145,17 @@ class BackTranslate(WholeStep[BackTranslateConfig]):
         made = read_json(path)
         for number, example in enumerate(examples, first):
             yield example
-            for copy, text in made.get(str(number), {}).items():
-                self.counts["made"] += 1
-                yield derived(with_text(example, text), f"{self.name} {copy}")
+            if self._drawn(example) is None:
+                continue
+            texts = made.get(str(number), {})
+            for copy in range(1, self.config.copies + 1):
+                how = f"{self.name} {copy}"
+                if str(copy) in texts:
+                    self.counts["made"] += 1
+                    yield derived(with_text(example, texts[str(copy)]), how)
+                elif again := repeated(example, self.config, how):
+                    self.counts["repeated as it is"] += 1
+                    yield again
 
 
 def _far(texts: Sequence[str], back: Sequence[str], embed: Embed | None, least: float) -> list[str]:

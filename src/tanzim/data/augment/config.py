@@ -16,6 +16,9 @@ class _Augment(Section):
     """Share of the examples that get copies; drawn for each on its own."""
     copies: int = Field(1, ge=1, le=20)
     """Changed copies of an example; two that come out the same count once."""
+    even: bool = True
+    """An example with a label stands once more as it is for each copy that cannot be made: else classes whose
+    texts can be changed (the longer ones) outgrow the others, which costs more than the copies bring."""
 
 
 class AugmentCharactersConfig(_Augment):
@@ -101,3 +104,14 @@ class DemographicConfig(_Augment):
     type: Literal["demographic"] = "demographic"
     swap: list[Literal["names", "pronouns", "places"]] = Field(["names", "pronouns", "places"], min_length=1)
     """names: given names, of the other gender where pronouns are swapped; pronouns: titles and kin too."""
+
+
+AugmentConfig = (
+    AugmentCharactersConfig
+    | AugmentWordsConfig
+    | AugmentSentencesConfig
+    | BackTranslateConfig
+    | AdversarialConfig
+    | DemographicConfig
+)
+"""Any of them."""

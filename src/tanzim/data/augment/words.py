@@ -192,7 +192,6 @@ class AugmentWords(Augmenter[AugmentWordsConfig], WholeStep[AugmentWordsConfig])
     ``more_texts``) by one that the labelled examples do not have.
     """
 
-
     _near: Near = MappingProxyType({})
 
     @classmethod
