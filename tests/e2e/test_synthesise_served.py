@@ -3,44 +3,83 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from passages import ENGLISH, PERSIAN
 
-from helpers.serving import serving
-from tanzim.core.records import Example, Message, Provenance
-from tanzim.data.chain import run_steps
-from tanzim.data.config import DataConfig
-from tanzim.data.executor import Local
-from tanzim.data.shards import write_shards
+from tanzim.core.records import Message
+from tanzim.data.store import ExampleStore
 from tanzim.models.config import ModelConfig
-from tanzim.pipeline.opened import open_models
 from tanzim.pipeline.power_complete import open_complete
-from tanzim.pipeline.powers import open_powers
 
 pytestmark = pytest.mark.slow
+MODEL = ModelConfig().name
+DOCUMENTS = [ENGLISH[0], ENGLISH[5], PERSIAN[0]]
+COUNT = 2 * len(DOCUMENTS)  # each has two sentences: all are asked about
 
 
-def test_served_model_answers_as_the_local_one_and_every_draft_is_accounted_for(tmp_path: Path) -> None:
-    name = ModelConfig().name
-    opened = open_models([name])
-    with serving(opened.engine, opened.renderer, {name: None}, tmp_path / "server", max_batch=2) as address:
-        url = f"{address}/v1"
-        asked = [[Message("user", "What is the capital of France? One short sentence.")]]
-        served = open_complete(url)(asked)
-        assert served == open_complete(name)(asked)
-        assert "Paris" in served[0]
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run ``tanzim serve`` with the embedded model; yield the URL of its API."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tanzim", "serve", MODEL, "--port", "0"],
+        cwd=tmp_path_factory.mktemp("served"),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert server.stdout is not None
+    try:
+        yield next(m[0] for line in server.stdout if (m := re.search(r"http://\S+", line)))
+    finally:
+        server.terminate()
+        assert server.wait(timeout=30) in (0, -signal.SIGTERM)
+        server.stdout.close()
 
-        step = {"type": "synthesise", "model": f"{url}#{name}", "make": "questions", "count": 1}
-        configs = DataConfig.model_validate({"steps": [step]}).steps
-        text = "Paris is the capital of France. It lies on the Seine."
-        dataset = write_shards(tmp_path / "in", [Example("text", Provenance("t", 1), text=text)])
-        (done,) = run_steps(
-            configs, dataset, tmp_path / "cache", seed=1, powers=open_powers(), executor=Local(1)
-        )
-    found = done.report.findings
-    rejected = [json.loads(line) for path in done.rejected for line in path.read_text("utf-8").splitlines()]
-    assert found["tried"] == 1 == found["made"] + len(rejected)
-    assert done.report.added == found["made"]
-    answers = next(done.dataset.shards[0].path.parent.glob("answers.jsonl")).read_text("utf-8")
-    assert json.loads(answers.splitlines()[0])["answer"]
+
+def _prepare(folder: Path, url: str) -> tuple[dict[str, str], dict[str, str], bytes]:
+    """Run ``tanzim data prepare``; return what was made, why the rest was not, and the file."""
+    folder.mkdir()
+    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in DOCUMENTS]
+    (folder / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    step = {"type": "synthesise", "model": f"{url}#{MODEL}", "make": "questions", "style": "simple"}
+    data = {"path": "texts.jsonl", "steps": [{**step, "count": COUNT}]}
+    data["split"] = {"validation": 0, "test": 0}
+    (folder / "tanzim.yaml").write_text(json.dumps({"name": "written", "data": data}), encoding="utf-8")
+    command = [sys.executable, "-m", "tanzim", "data", "prepare"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=900)
+    out = folder / "runs" / "written" / "data"
+    made = [one for one in ExampleStore(out / "train.arrow") if one.provenance.derived]
+    lines = [json.loads(line) for line in (out / "rejected.jsonl").read_text("utf-8").splitlines()]
+    rejected = {f"{line['row']} {line['derived']}": line["reason"] for line in lines}
+    assert all(line["step"] == "synthesise" and line["content"] for line in lines)
+    report = json.loads((out / "report.json").read_text("utf-8"))["steps"][0]
+    assert report["findings"]["tried"] == COUNT == len(made) + len(rejected)
+    assert all(one.about["written_by"] == f"{url}#{MODEL}" for one in made)
+    found = {one.messages[-2].content: one.messages[-1].content for one in made}
+    return found, rejected, (out / "train.arrow").read_bytes()
+
+
+def test_the_served_model_answers_as_the_local_one(served: str) -> None:
+    asked = [[Message("user", "What is the capital of France? One short sentence.")]]
+    answer = open_complete(served)(asked)
+    assert answer == open_complete(MODEL)(asked)
+    assert "Paris" in answer[0]
+    assert open_complete(served)(asked, longest=2) == [""]  # cut off
+
+
+def test_examples_are_accepted_and_rejected_the_same_each_time(served: str, tmp_path: Path) -> None:
+    made, rejected, file = _prepare(tmp_path / "one", served)
+    assert {question for question in made if question.startswith("Who built")}
+    assert any("Arden" in answer for answer in made.values())
+    assert any(reason.startswith("not accurate") for reason in rejected.values())
+    # The model writes no Persian: none of it passes.
+    assert sum(row.startswith("3 ") for row in rejected) == 2
+    assert _prepare(tmp_path / "two", served) == (made, rejected, file)
