@@ -157,13 +157,11 @@ class ExampleStore(Sequence[Example]):
             reader = pa.ipc.open_file(self._map)
             if not reader.schema.equals(SCHEMA):
                 raise DataError("this is not a file of examples", where=str(path))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(
-                f"the file of examples cannot be read ({error})",
-                where=str(path),
-                fix="prepare the data again",
-            ) from None
-        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+            self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(path, error) from None
+        self._path = path
+        self._sound: set[int] = set()
         self._ends: list[int] = []
         for batch in self._batches:
             self._ends.append((self._ends[-1] if self._ends else 0) + batch.num_rows)
@@ -185,5 +183,17 @@ class ExampleStore(Sequence[Example]):
         number = bisect.bisect_right(self._ends, place)
         batch = self._batches[number]
         at = place - (self._ends[number] - batch.num_rows)
-        _, text, source, row = (batch.column(i)[at].as_py() for i in range(4))
-        return from_text(text, source, row)
+        try:
+            if number not in self._sound:  # Arrow believes a damaged file, and reads beyond its end
+                batch.validate(full=True)
+                self._sound.add(number)
+            _, text, source, row = (batch.column(i)[at].as_py() for i in range(4))
+            return from_text(text, source, row)
+        except (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _unreadable(self._path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"the file of examples cannot be read ({error})", where=str(path), fix="prepare the data again"
+    )

@@ -53,7 +53,7 @@ class Stream:
     def incremental(self) -> bool:
         """Whether it can say what is new."""
         cursor = self.about.get("source_defined_cursor") or self.about.get("default_cursor_field")
-        return "incremental" in self.about.get("supported_sync_modes", []) and bool(cursor)
+        return "incremental" in (self.about.get("supported_sync_modes") or []) and bool(cursor)
 
     @property
     def key(self) -> list[list[str]]:
@@ -144,10 +144,26 @@ def _secret_values(schema: Any, value: Any, path: tuple[str, ...]) -> Iterator[t
 
 def _streams(connector: Connector, catalog: Json) -> list[Json]:
     streams = catalog.get("streams")
-    good = isinstance(streams, list) and all(isinstance(one, dict) and "name" in one for one in streams)
-    if not isinstance(streams, list) or not good:
+    if not isinstance(streams, list) or not all(map(_is_stream, streams)):
         raise connector.failed("its catalog is not one of the protocol")
     return streams
+
+
+def _is_stream(value: Any) -> bool:  # noqa: ANN401 - JSON
+    if not isinstance(value, dict):
+        return False
+    keys = value.get("source_defined_primary_key") or []
+    lists = [value.get("supported_sync_modes") or [], value.get("default_cursor_field") or [], keys]
+    return (
+        _is_name(value.get("name"))
+        and all(isinstance(one, list) for one in lists)
+        and all(isinstance(path, list) and all(map(_is_name, path)) for path in keys)
+    )
+
+
+def _is_name(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Say whether a value is text, and not half a character, of which JSON can speak."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _chosen(source: AirbyteSource, known: list[Json], folder: Path) -> list[Stream]:
@@ -188,9 +204,19 @@ class _State:
         return cls(path, known.get("messages", {}), known.get("sizes", {}))
 
     def take(self, state: Json, sizes: dict[str, int]) -> None:
-        """Note a state message, and the sizes at that moment."""
+        """Note a state message, and the sizes at that moment.
+
+        Raises:
+            ValueError: it is of one stream, and does not say of which.
+
+        """
         if state.get("type") == "STREAM":
-            name = str(state.get("stream", {}).get("stream_descriptor", {}).get("name"))
+            part: Any = state
+            for key in ("stream", "stream_descriptor", "name"):
+                part = part.get(key) if isinstance(part, dict) else None
+            if not _is_name(part):
+                raise ValueError("it sends a state that names no stream")
+            name = str(part)
             self.messages[name] = state
             self.sizes[name] = sizes.get(name, 0)
         else:  # of all streams at once
@@ -234,7 +260,10 @@ def _sync(connector: Connector, config: str, streams: list[Stream], job: Job) ->
             elif message["type"] == "STATE":
                 for stream in files.values():
                     stream.flush()
-                state.take(message["state"], {name: stream.tell() for name, stream in files.items()})
+                try:
+                    state.take(message["state"], {name: stream.tell() for name, stream in files.items()})
+                except ValueError as error:
+                    raise connector.failed(error) from None
                 state.write(now=False)
     state.write(now=True)
     return {one.name: "incremental" if one.incremental else "full_refresh" for one in streams}
@@ -244,7 +273,10 @@ def _about(record: Json) -> Json:
     emitted = record.get("emitted_at")
     if not isinstance(emitted, int | float):
         return {}
-    return {"fetched": datetime.fromtimestamp(emitted / 1000, UTC).isoformat(timespec="seconds")}
+    try:
+        return {"fetched": datetime.fromtimestamp(emitted / 1000, UTC).isoformat(timespec="seconds")}
+    except (ValueError, OverflowError, OSError):
+        return {}  # no time that a calendar knows
 
 
 def _publish(stream: Stream) -> Json:

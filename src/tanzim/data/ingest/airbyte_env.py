@@ -178,8 +178,10 @@ class Connector:
                 raise self.failed(f"a message is above data.max_line_mb ({self._limit / 1e6:g} MB)")
             try:
                 message = json.loads(line)
-            except ValueError:
+            except (json.JSONDecodeError, UnicodeDecodeError):
                 continue  # what libraries print; the protocol has it taken for a log
+            except (ValueError, RecursionError) as error:  # JSON, but of endless numbers or depth
+                raise self.failed(f"a message cannot be read ({error})") from None
             kind = message.get("type") if isinstance(message, dict) else None
             if not isinstance(kind, str) or kind not in _HOLDS:
                 continue
@@ -195,9 +197,11 @@ class Connector:
                 yield message
         process.wait()
 
-    def failed(self, said: str) -> DataError:
+    def failed(self, said: object) -> DataError:
         """Say in one line what the connector says is wrong."""
-        line = next((one.strip() for one in said.removeprefix("error: ").splitlines() if one.strip()), "")
+        line = next(
+            (one.strip() for one in str(said).removeprefix("error: ").splitlines() if one.strip()), ""
+        )
         return DataError(
             f"the connector fails: {self._secrets.hidden(line)[:300]}",
             where=f"{self.program.package} {self.program.version}",
