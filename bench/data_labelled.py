@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Provenance
@@ -106,3 +107,9 @@ def mean(found: list[Any]) -> Any:  # noqa: ANN401 - numbers in nests of any dep
     if isinstance(found[0], dict):
         return {key: mean([one[key] for one in found]) for key in found[0]}
     return round(float(np.mean(found)), 4)
+
+
+def half(values: Iterable[float]) -> float:
+    """Return half of the 95 % interval of the mean (Student)."""
+    some = np.array(list(values))
+    return float(student.ppf(0.975, len(some) - 1) * some.std(ddof=1) / np.sqrt(len(some)))

@@ -21,14 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -37,6 +36,7 @@ from sklearn.svm import LinearSVC
 
 from data_labelled import (
     Rows,
+    half,
     mean,
     read_choice,
     read_dolly,
@@ -153,12 +153,6 @@ def errors_found(data: Split, learners: Sequence[Learner], seed: int) -> dict[st
         }
         for name, some in ways.items()
     }
-
-
-def half(values: Iterable[float]) -> float:
-    """Return half of the 95 % interval of the mean (Student)."""
-    some = np.array(list(values))
-    return float(student.ppf(0.975, len(some) - 1) * some.std(ddof=1) / np.sqrt(len(some)))
 
 
 def compare(rows: Rows, seeds: Sequence[int], flipped: float, most: int) -> dict[str, Any]:

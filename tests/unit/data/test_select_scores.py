@@ -20,7 +20,7 @@ from tanzim.data.select import convex
 from tanzim.data.select.choose import allot, choose, macro_f1, quotas
 from tanzim.data.select.dynamics import watch
 from tanzim.data.select.learners import STRENGTH, learn, score, unseen_shares
-from tanzim.data.select.ngrams import MU, PLACES, PairModel, hash_words
+from tanzim.data.select.ngrams import ALPHA, MU, PLACES, PairModel, hash_words
 from tanzim.data.select.rounds import ROUNDS, even_loss, irreducible, place, take_rounds
 
 N, F, C = 60, 5, 3
@@ -289,6 +289,29 @@ def test_surprise_is_the_smoothed_pair_model_written_out() -> None:
 
     asked = ["گربه روی فرش نشست", "ناشناس", "سگ"]
     np.testing.assert_allclose(model.nats(hash_words(asked)), [nats(one) for one in asked], rtol=1e-9)
+
+
+def test_nearness_to_a_target_is_a_mean_of_logarithms_written_out() -> None:
+    target, others = ["پلو با زعفران"], ["پلو و ماست", "چرخ و ترمز", "چرخ با زنجیر"]
+    near, everything = PairModel(), PairModel()
+    near.add(hash_words(target))
+    everything.add(hash_words([*target, *others]))
+    few = Counter([*target[0].split(), "."])
+    many = Counter(word for text in [*target, *others] for word in [*text.split(), "."])
+    types, seen = len(many), sum(many.values())
+
+    def likelier(text: str) -> float:
+        total = 0.0
+        for word in [*text.split(), "."]:
+            common = (many[word] + types / PLACES) / (seen + types)
+            total += math.log((few[word] + ALPHA * common) / (sum(few.values()) + ALPHA) / common)
+        return total / (len(text.split()) + 1)
+
+    asked = [*others, "زعفران"]
+    found = near.likelier(hash_words(asked), everything)
+    np.testing.assert_allclose(found, [likelier(one) for one in asked], rtol=1e-9, atol=1e-15)
+    assert found.argsort()[::-1].tolist()[0] == 3
+    assert found[1] < 0 < found[3]
 
 
 def test_words_of_some_texts_are_those_of_hashing_them_alone() -> None:

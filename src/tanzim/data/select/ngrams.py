@@ -2,6 +2,9 @@
 
 Dirichlet smoothing of pairs by words (MacKay and Peto 1995) and of words by an even spread:
 P(w | v) = (c(v,w) + μ·P(w)) / (c(v) + μ), P(w) = (c(w) + T/V) / (n + T) for T different words among n.
+
+How much nearer a text is to a few others than to all is told by its words alone, those of the few smoothed by
+those of all (Zhai and Lafferty 2004): a word that the few happen not to have says little.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from tanzim.data.similarity import normalise
 
 PLACES = 1 << 20  # V, the places words and pairs are hashed to
 MU = 10.0  # how many pairs the words alone are worth
+ALPHA = 2000.0  # how many words of a target all other texts are worth
 _START, _END = np.uint32(1), np.uint32(2)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -84,8 +88,25 @@ class PairModel:
     def nats(self, words: Words) -> npt.NDArray[np.float64]:
         """Return −ln P of each text per word, [N]; a model that has seen nothing holds all words alike."""
         word, before, pair = words.pairs()
-        types, seen = max(int(np.count_nonzero(self._word)), 1), self._word.sum()
-        alone = (self._word[word] + types / PLACES) / (seen + types)
+        alone = self._alone(word)
         joint = (self._pair[pair] + MU * alone) / (self._before[before] + MU)
-        sums = np.add.reduceat(-np.log(joint), words.ends[:-1]) if len(words.ends) > 1 else np.empty(0)
-        return np.asarray(sums / words.lengths())
+        return _means(-np.log(joint), words)
+
+    def likelier(self, words: Words, everything: PairModel) -> npt.NDArray[np.float64]:
+        """Return ln P(w)/P_all(w) of each text per word, [N].
+
+        Here P(w) = (c(w) + α·P_all(w)) / (n + α), and ``everything`` must have learnt these n words, too.
+        """
+        word = words.pairs()[0]
+        common = everything._alone(word)
+        own = (self._word[word] + ALPHA * common) / (self.seen + ALPHA)
+        return _means(np.log(own / common), words)
+
+    def _alone(self, word: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        types, seen = max(int(np.count_nonzero(self._word)), 1), self._word.sum()
+        return np.asarray((self._word[word] + types / PLACES) / (seen + types))
+
+
+def _means(values: npt.NDArray[np.float64], words: Words) -> npt.NDArray[np.float64]:
+    sums = np.add.reduceat(values, words.ends[:-1]) if len(words.ends) > 1 else np.empty(0)
+    return np.asarray(sums / words.lengths())

@@ -1,6 +1,7 @@
 """Examples of any kind: how surprising their words are, and how much nearer to a target than to the rest.
 
-Moore and Lewis 2010, "Intelligent Selection of Language Model Training Data" (ACL 2010).
+Nearness is the cross-entropy difference of Moore and Lewis 2010, "Intelligent Selection of Language Model
+Training Data" (ACL 2010), of words alone and with the target's model smoothed by that of all.
 
 Memory: four models of 24 MiB, the target, one shard, and some 30 bytes for each example.
 """
@@ -24,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 DRAWS = 3  # random choices that the report takes the mean of
 _HELD = 5  # one text in so many is held out where there is no target
 # Bits of a text's hash: the same text always stands on the same side.
-_HALF, _PART, _SIZE = np.uint64(1), np.uint64(8), np.uint64(24)
+_HALF, _PART = np.uint64(1), np.uint64(8)
 
 
 def judge_plain(
@@ -33,8 +34,8 @@ def judge_plain(
     """Score all examples.
 
     Returns:
-        The scores, [N]: nats per word by which the target model is less surprised than one of the other
-        examples (or, without a target, the surprise of the latter); and what the choice of ``count`` is
+        The scores, [N]: nats per word by which the target model is less surprised than that of all (or,
+        without a target, the surprise of a model of other examples); and what the choice of ``count`` is
         worth on held-out texts.
 
     """
@@ -45,32 +46,33 @@ def judge_plain(
     if config.by in ("random", "full"):
         return np.random.default_rng(seed).random(len(whole)), worth
     progress(0, None, "reading the words")
-    return surprise(whole, everything, target), worth
+    return _scores(whole, everything, target), worth
 
 
-def surprise(whole: Whole, among: Mask, target: Words | None) -> Array:
-    """Score examples by a model of those ``among`` them, each by what was learnt from the other half.
+def _scores(whole: Whole, among: Mask, target: Words | None) -> Array:
+    return surprise(whole, among) if target is None else nearness(whole, among, target)
 
-    With a target, its model takes the surprise off the target's (cross-entropy difference): the models of
-    the others then see about as many words as it does, as the paper advises.
-    """
+
+def surprise(whole: Whole, among: Mask) -> Array:
+    """Return the nats per word of each example under a model of those ``among`` them in the other half."""
     half = (whole.digests & _HALF).astype(np.int64)
-    thin = np.ones(len(whole), bool)
-    if target is not None:
-        total = sum(len(text.words) for _, text in whole.words())
-        every = max(round(total / 2 / max(len(target.words), 1)), 1)
-        thin = (whole.digests >> _SIZE) % np.uint64(every) == 0
-    models = [_model(whole, among & thin & (half == side)) for side in (0, 1)]
-    near = PairModel()
-    if target is not None:
-        near.add(target)
+    models = [_model(whole, among & (half == side)) for side in (0, 1)]
     scores = np.zeros(len(whole))
     for start, words in whole.words():
         here = slice(start, start + len(words.ends) - 1)
         sides = [models[1].nats(words), models[0].nats(words)]  # of a half, the other half's model
         scores[here] = np.where(half[here] == 0, *sides)
-        if target is not None:
-            scores[here] -= near.nats(words)
+    return scores
+
+
+def nearness(whole: Whole, among: Mask, target: Words) -> Array:
+    """Return how much likelier each example's words are in the target than in those ``among`` all, [N]."""
+    everything, near = _model(whole, among), PairModel()
+    for model in (everything, near):
+        model.add(target)
+    scores = np.zeros(len(whole))
+    for start, words in whole.words():
+        scores[start : start + len(words.ends) - 1] = near.likelier(words, everything)
     return scores
 
 
@@ -112,7 +114,7 @@ def _weigh_choice(whole: Whole, target: Words | None, config: SelectConfig, shar
 
     found: Json = {"examples to choose from": len(numbers)}
     if config.by in ("influence", "effort"):
-        found["chosen"] = worth(surprise(whole, rest, near))
+        found["chosen"] = worth(_scores(whole, rest, near))
     if config.by != "full":
         drawn = [worth(rng.random(len(whole))) for _ in range(DRAWS)]
         found["random"] = {key: round(float(np.mean([one[key] for one in drawn])), 4) for key in drawn[0]}
