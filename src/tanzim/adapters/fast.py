@@ -53,12 +53,12 @@ def accelerate(model: nn.Module) -> list[str]:
     if reason is not None:
         return [f"Training runs the model's own layers: {reason}."]
     originals = [type(layer) for layer in layers]
-    with _trial(model) as trial:
-        want = trial()
+    with trial(model) as run:
+        want = run()
         for layer, original in zip(layers, originals, strict=True):
             layer.__class__ = _fast_class(original)
-        got = trial()
-    difference = max(_distance(ours, theirs) for ours, theirs in zip(got, want, strict=True))
+        got = run()
+    difference = max(distance(ours, theirs) for ours, theirs in zip(got, want, strict=True))
     if not difference <= TOLERANCE:
         for layer, original in zip(layers, originals, strict=True):
             layer.__class__ = original
@@ -169,21 +169,27 @@ def _fast_class(original: type) -> type:
 
 
 @contextmanager
-def _trial(model: Any) -> Iterator[Any]:  # noqa: ANN401 - a causal language model
-    """Yield a function that returns the loss of a small packed row and its adapter gradients.
+def trial(model: Any, within: nn.Module | None = None) -> Iterator[Any]:  # noqa: ANN401 - a causal language model
+    """Yield a function that returns the loss of a small packed row and its gradients.
 
     Meanwhile B, which starts at zero and would hide every error in A's gradient, has small values.
+
+    Args:
+        model: ready to be trained.
+        within: return the gradients of what is trained in here alone, if anything is.
+
     """
     parameters = trainable(model)
-    generator = torch.Generator().manual_seed(0)
-    kept = {name: value.detach().clone() for name, value in parameters.items()}
+    inside = [] if within is None else list(trainable(within).values())
+    generator, device = torch.Generator().manual_seed(0), next(model.parameters()).device
+    kept = {name: value.detach().clone() for name, value in parameters.items() if "lora_B" in name}
     training = model.training
     try:
         with torch.no_grad():
-            for name, value in parameters.items():
-                if "lora_B" in name:
-                    value.add_(torch.randn(value.shape, generator=generator, dtype=value.dtype), alpha=0.02)
-        ids_1T = torch.randint(0, model.config.vocab_size, (1, sum(SAMPLE)), generator=generator)
+            for name, value in kept.items():
+                noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+                parameters[name].add_(noise.to(device), alpha=0.02)
+        ids_1T = torch.randint(0, model.config.vocab_size, (1, sum(SAMPLE)), generator=generator).to(device)
         model.train()
         if virtual_tokens(model):
             # Learnt input vectors are trained through the gradients of the layers' input.
@@ -191,12 +197,13 @@ def _trial(model: Any) -> Iterator[Any]:  # noqa: ANN401 - a causal language mod
             inputs_1TD = inner.get_input_embeddings()(ids_1T).detach().requires_grad_(True)
             yield lambda: _loss_and_gradients(inner, ids_1T, [inputs_1TD], inputs_embeds=inputs_1TD)
         else:
-            yield lambda: _loss_and_gradients(model, ids_1T, list(parameters.values()), input_ids=ids_1T)
+            looked_at = inside or list(parameters.values())
+            yield lambda: _loss_and_gradients(model, ids_1T, looked_at, input_ids=ids_1T)
     finally:
         model.train(training)
         with torch.no_grad():
-            for name, value in parameters.items():
-                value.copy_(kept[name])
+            for name, value in kept.items():
+                parameters[name].copy_(value)
 
 
 def _loss_and_gradients(
@@ -205,10 +212,11 @@ def _loss_and_gradients(
     parameters: Sequence[Tensor],
     **inputs: Tensor,
 ) -> list[Tensor]:
-    borders = functional.pad(torch.tensor(SAMPLE).cumsum(0), (1, 0)).to(torch.int32)
+    device = ids_1T.device
+    borders = functional.pad(torch.tensor(SAMPLE).cumsum(0), (1, 0)).to(device, torch.int32)
     packed: dict[str, Any] = {
         **inputs,
-        "position_ids": torch.cat([torch.arange(length) for length in SAMPLE])[None],
+        "position_ids": torch.cat([torch.arange(length) for length in SAMPLE])[None].to(device),
         "cu_seq_lens_q": borders,
         "cu_seq_lens_k": borders,
         "max_length_q": max(SAMPLE),
@@ -218,7 +226,7 @@ def _loss_and_gradients(
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if new_modules(inner):  # its head looks at few of the tokens
         hidden_TD = inner.base_model(**packed).last_hidden_state[0]
-        loss = (hidden_TD * torch.linspace(-1, 1, hidden_TD.numel()).view_as(hidden_TD)).mean()
+        loss = (hidden_TD * torch.linspace(-1, 1, hidden_TD.numel(), device=device).view_as(hidden_TD)).mean()
     else:
         logits_TV = model(**packed).logits[0]
         loss = functional.cross_entropy(logits_TV[:-1], ids_1T[0, 1:])
@@ -226,7 +234,7 @@ def _loss_and_gradients(
     return [loss.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
-def _distance(ours: Tensor, theirs: Tensor) -> float:
+def distance(ours: Tensor, theirs: Tensor) -> float:
     """Return |ours - theirs| / |theirs| in the L2 norm."""
     norm = theirs.norm().clamp(min=torch.finfo(theirs.dtype).tiny)
     return float((ours - theirs).norm() / norm)

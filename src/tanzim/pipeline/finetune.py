@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from tanzim.adapters.attach import attach
+from tanzim.adapters.compiled import compile_layers, plain_layers
 from tanzim.adapters.config import form
 from tanzim.adapters.fast import accelerate
 from tanzim.adapters.method import Method
+from tanzim.core.errors import ConfigError
 from tanzim.core.progress import Reporter
 from tanzim.core.records import Json, Progress
 from tanzim.core.run import RunFolder, RunManifest
@@ -120,6 +122,7 @@ def finetune(config: Config, *, overwrite: bool = False, reporter: Reporter | No
     ranks.leave()
     if not ranks.first:
         return Finetuned(folder, result.output, manifest.result)
+    plain_layers(method.model)
     write_measured(folder, result)
     if ranks.together:  # this rank held a part of the model only
         method, _ = prepare_method(config, setup, Reporter(), Ranks())
@@ -160,14 +163,24 @@ def prepare_method(
     base, task = setup.base, task_of(config)
     model = task_model(config, setup, dtype=torch.float32 if whole else dtype, device=start)
     method = attach(model, config.train.method, seed=config.seed, base_hash=base.hash, base_name=base.name)
-    if not whole and task.model in ("causal", *HEADED) and not ranks.together:
+    autocast = None if dtype == torch.float32 else dtype
+    if config.train.compile:
+        if ranks.together:
+            raise ConfigError(
+                "train.compile takes whole layers, and launch.strategy=fsdp divides them",
+                where="train.compile",
+                fix="set it to false, or launch.strategy to ddp",
+            )
+        with reporter.task("compiling the layers"):
+            reporter.say(compile_layers(method.model, autocast=autocast))
+    elif not whole and task.model in ("causal", *HEADED) and not ranks.together:
         for note in accelerate(method.model):
             reporter.say(note)
     ranks.shard(method, half=dtype == torch.float16)
     count = sum(parameter.numel() for parameter in method.parameters.values())
     total = sum(parameter.numel() for parameter in method.model.parameters())
     reporter.say(f"training {count:,} of {total:,} parameters ({count / total:.2%})")
-    return method, None if dtype == torch.float32 else dtype
+    return method, autocast
 
 
 def _show(progress: Progress, reporter: Reporter) -> Callable[[Json], None]:

@@ -27,6 +27,8 @@ _FREE = (
     "train.save_steps",
     "train.tokens_per_pass",
     "train.gradient_checkpointing",
+    "train.offload_activations",
+    "train.compile",
 )
 _PACKAGES = ("tanzim", "torch", "transformers", "peft", "tokenizers", "safetensors", "pyarrow", "numpy")
 

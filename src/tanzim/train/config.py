@@ -18,6 +18,15 @@ Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 # These compute with gradients that stay until all of them are there.
 _NEED_GRADIENTS = ("adalora", "lora_fa", "spiel", "dylora")
 
+# These are other layers in every step or pass; or they reach into a cache.
+_NOT_COMPILED = {
+    "dylora": "draws a rank for every step",
+    "routed": "divides every row among its tasks",
+    "prefix": "puts its keys and values into a cache",
+    "hft": "trains other weights in every round",
+    "spiel": "looks at whole gradients in the middle of the backward pass",
+}
+
 # These send the tokens of documents through the model in the order of the row.
 _ROW_BY_ROW = ("language_model", "distillation", "sequence_distillation")
 
@@ -71,6 +80,10 @@ class TrainConfig(Section):
     """How many of the latest checkpoints stay, besides the best."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
+    offload_activations: bool = False
+    """Keep what recomputed layers start from in main memory until the backward pass; CUDA only."""
+    compile: bool = False
+    """Let torch.compile make the layers' kernels: minutes at the start, then fewer passes over memory."""
     trackers: list[Tracker] = Field(default_factory=list)
     """Where metrics go besides metrics.jsonl."""
 
@@ -102,6 +115,39 @@ class TrainConfig(Section):
             raise ValueError(
                 "ema_decay averages each value over time, and method.type=spiel moves values to other "
                 "places; take one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _offload_has_inputs(self) -> TrainConfig:
+        if self.offload_activations and not self.gradient_checkpointing:
+            raise ValueError(
+                "offload_activations moves what recomputed layers start from, and gradient_checkpointing is "
+                "false; set it to true as well"
+            )
+        if self.offload_activations and self.optimizer.type == "mezo":
+            raise ValueError(
+                "optimizer.type=mezo has no backward pass and keeps no activations; set "
+                "offload_activations to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiles(self) -> TrainConfig:
+        if self.compile and self.method.type in _NOT_COMPILED:
+            raise ValueError(
+                f"method.type={self.method.type} {_NOT_COMPILED[self.method.type]}, which cannot be compiled "
+                "once for all; set compile to false"
+            )
+        if self.compile and self.optimizer.type == "mezo":
+            raise ValueError(
+                "compile makes kernels for passes with gradients, and optimizer.type=mezo has none; set "
+                "compile to false"
+            )
+        if self.compile and self.objective.type not in _ROW_BY_ROW:
+            raise ValueError(
+                "compile takes the layers of models that predict the next token, and "
+                f"objective.type={self.objective.type} may have others; set compile to false"
             )
         return self
 

@@ -57,6 +57,8 @@ FREE_KEYS = {
     "save_steps",
     "tokens_per_pass",
     "gradient_checkpointing",
+    "offload_activations",
+    "compile",
     "watch_steps",
 }
 
@@ -145,7 +147,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     # The model and its loss.
     seed_everything(derive(seed, "train"))
     if config.gradient_checkpointing:
-        recompute_activations(method.model)
+        recompute_activations(method.model, offload=config.offload_activations)
     objective = make_objective(method.model, config.objective, autocast=autocast, teacher=teacher)
     way = _choose(objective, train_tokens, ranks)
     scaler = torch.amp.GradScaler(objective.device.type, enabled=autocast == torch.float16)

@@ -13,15 +13,20 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storages of all tensors made inside the block.
+    """Counts the storages of all tensors made on one kind of device inside the block.
 
     ``peak`` is the most bytes that were alive together, ``kept`` the most that a forward pass
     left for its backward pass. What was made before the block is not counted, nor are the temporary
     buffers of a kernel.
+
+    Args:
+        device: what is elsewhere, such as activations sent to main memory, is not counted.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._kind = device.type
         self.peak = self.kept = 0
         self._now = 0
         self._backward = False
@@ -49,7 +54,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key in self._sizes or storage.device.type == "meta":
+        if key in self._sizes or storage.device.type != self._kind:
             return
         self._sizes[key] = storage.nbytes()
         self._now += storage.nbytes()

@@ -180,7 +180,8 @@ def rehearse(
             freeze = [part for part in settings.freeze if any(part in name for name in names)]
             settings = settings.model_copy(update={"freeze": freeze})
         method = attach(base, settings, seed=0, base_hash="", base_name="rehearsal")
-        if not whole and kind == "causal":
+        # Compiled layers are counted as the plain ones, which keep as much or more.
+        if not whole and kind == "causal" and not config.compile:
             accelerate(method.model)
         taught = isinstance(config.objective, DistillationConfig)
         return method, Teacher(blank(), "") if taught else None
@@ -301,7 +302,7 @@ def _see(
         method, teacher = build()
         tensors = (*method.model.parameters(), *method.model.buffers())
         stored = sum({value.data_ptr(): value.nbytes for value in tensors}.values())
-        with LiveMemory() as live:
+        with LiveMemory(next(method.model.parameters()).device) as live:
             result = train(
                 method, TokenStore(path), None, config, run, seed=0, autocast=autocast, teacher=teacher
             )

@@ -130,7 +130,7 @@ def test_a_rehearsal_foresees_the_peak_of_a_deeper_model(tmp_path: Path, method:
     found = rehearse(path, config, some_documents(), dtype=torch.float32, device=CPU)
     rows = [Rendered(tuple(range(97)) * 7, (1.0,) * 679, (), Provenance("a", 1))]
     model = tiny_llama(num_hidden_layers=9)
-    with LiveMemory() as live:
+    with LiveMemory(CPU) as live:
         fit(tmp_path, model=model, method=method, train_documents=rows, epochs=2, **settings)
     logits, rest = found.peak(9, 679, VOCABULARY, 1.0)
     assert logits + rest == pytest.approx(live.peak, rel=within)
@@ -149,7 +149,7 @@ def test_what_is_kept_for_the_backward_pass_is_what_autograd_saves() -> None:
         layers(x).sum()
     weights = {p.data_ptr() for p in layers.parameters()}
     activations = sum(size for key, size in saved_bytes.items() if key not in weights | {x.data_ptr()})
-    with LiveMemory() as live:
+    with LiveMemory(CPU) as live:
         layers(x).sum().backward()
     # Besides, the backward pass begins with the scalar loss and its gradient alive.
     assert live.kept == activations + 8

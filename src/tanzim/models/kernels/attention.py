@@ -249,5 +249,12 @@ def register() -> None:
     Calling it again changes nothing.
     """
     matmul.register()
-    AttentionInterface.register(ATTENTION, attention)
-    AttentionMaskInterface.register(ATTENTION, make_mask)
+    if ATTENTION not in AttentionInterface().valid_keys():  # type: ignore[no-untyped-call]
+        AttentionInterface.register(ATTENTION, attention)
+        AttentionMaskInterface.register(ATTENTION, make_mask)
+
+
+def hide_from_compiler() -> None:
+    """Let torch.compile call `ATTENTION` and not look into it: it would compile it for every row anew."""
+    whole = torch.compiler.disable(attention)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(ATTENTION, whole)
