@@ -17,6 +17,7 @@ from tanzim.data.step import Outcome, Removed, Step
 from tanzim.data.texts import words_of
 
 HIDDEN = "(hidden by this step)"  # in place of what a step took out for privacy's sake
+_LEAD = 60  # characters that a sample of a change shows before it
 _SAMPLES = 3  # examples of each reason, and of changes, that a report shows
 
 
@@ -136,15 +137,24 @@ class Ledger:
             if outcome.about == about and (before is outcome or before == outcome):
                 return text
             self._numbers["changed"] += 1
-            if _shown(before) != _shown(outcome):
-                shown = HIDDEN if self._step.private else _shown(before)
-                self._sample("changed", {"before": shown, "after": _shown(outcome)})
+            if len(self._samples.get("changed", ())) < _SAMPLES:
+                self._show_change(words_of(before), words_of(outcome))
             return None
         if not outcome.provenance.derived:
             raise self._fault(f"gave out {outcome.provenance}, which it had not or no more")
         self._numbers["added"] += 1
         self._sample("added", {"from": str(outcome.provenance), "text": _shown(outcome)})
         return None
+
+    def _show_change(self, before: str, after: str) -> None:
+        """Take a sample from where the two begin to differ."""
+        if before == after:
+            return
+        pairs = enumerate(zip(before, after, strict=False))
+        first = next((place for place, (one, two) in pairs if one != two), min(len(before), len(after)))
+        start = before.rfind(" ", 0, first - _LEAD) + 1 if first > 2 * _LEAD else 0
+        shown = [f"{'…' if start else ''}{excerpt(text[start:])}" for text in (before, after)]
+        self._sample("changed", {"before": HIDDEN if self._step.private else shown[0], "after": shown[1]})
 
     def _fault(self, what: str) -> DataError:
         return DataError(

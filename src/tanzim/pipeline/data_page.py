@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from tanzim.core.files import write_text
-from tanzim.core.page import Child, Html, note, page, prose, section, table, tag, word
+from tanzim.core.page import Child, Html, link, note, page, prose, section, table, tag, word
 from tanzim.core.units import number
 from tanzim.data.describe.tally import SPLITS, Tally, tally
 from tanzim.data.prepare import DataReport
 from tanzim.data.texts import words_of
-from tanzim.pipeline.report_data import data_section
+from tanzim.pipeline.report_data import data_section, lengths
 from tanzim.pipeline.report_steps import steps_section
 
 LOOK = 20_000  # examples of each split that are looked at for languages and samples
@@ -41,24 +41,33 @@ def data_page(report: DataReport, counts: Tally, name: str) -> str:
 
     """
     removed = sum(sum(step["removed"].values()) for step in report.steps)
-    kept = sum(report.splits.values())
-    tiles = (
-        (report.rows_read, "rows read"),
-        (sum(report.rejected.values()), "could not be used"),
-        (removed, "taken out by steps"),
-        (kept, "examples ready"),
-    )
+    added = sum(step["added"] for step in report.steps)
+    dropped = sum(report.leakage.get("dropped", {}).values())
+    unused = sum(report.unused.values())
+    tiles = [(report.rows_read, "rows read"), (sum(report.rejected.values()), "could not be used")]
+    tiles += [(removed, "taken out by steps")]
+    tiles += [(added, "made by steps")] * bool(added)
+    tiles += [(dropped, "dropped at the split, as repeats")] * bool(dropped)
+    tiles += [(unused, "left out of a sample")] * bool(unused)
+    tiles += [(sum(report.splits.values()), "examples ready")]
+    sections = [("steps", "What was done")] * bool(report.steps)
+    sections += [
+        ("languages", "What there is"),
+        ("data", "Where it came from"),
+        ("samples", "A few examples"),
+    ]
     head = tag(
         "header",
         tag("h1", "Data: ", tag("bdi", name)),
         tag("div", [tag("div", tag("b", number(n)), tag("span", what), class_="tile") for n, what in tiles],
             class_="tiles"),
+        tag("nav", [link(target, title) for target, title in sections]),
     )  # fmt: skip
     parts: list[Child] = [head]
     if report.steps:
-        parts.append(section("What was done", "steps", *steps_section(report.steps)))
+        parts.append(section("What was done", "steps", *steps_section(report.steps, report.cache)))
     parts += [
-        section("What there is", "languages", *_languages(counts)),
+        section("What there is", "languages", *lengths(report.to_json(), {}), *_languages(counts)),
         section("Where it came from", "data", *data_section(report.to_json(), None, tokenised=False)),
         section("A few examples", "samples", *_samples(counts)),
     ]
@@ -72,10 +81,13 @@ def _languages(counts: Tally) -> list[Child]:
         parts.append(note(f"Counted on the first {number(LOOK)} examples of each split."))
     told = Counter({name: count for name, count in counts.languages.items() if name != "not told"})
     shown = [("Language", told), ("Script of most letters", counts.scripts), ("Kind", counts.kinds)]
-    shown += [("Source", counts.sources), ("Licence", counts.licences), ("Made by", counts.derived)]
-    for title, counter in shown:
-        if counter and not (title == "Licence" and counter.keys() == {"not told"}):
-            parts.append(_shares(title, counter, seen))
+    shown += [("Licence", counts.licences), ("Made by", counts.derived), ("Source", counts.sources)]
+    tables = [
+        _shares(title, counter, seen)
+        for title, counter in shown
+        if counter and not (title == "Licence" and counter.keys() == {"not told"})
+    ]
+    parts += [tag("div", tables[:-1], class_="pair"), *tables[-1:]]
     half = counts.half_spaces
     if counts.scripts["persian"] or half:
         parts.append(note(f"{number(half)} examples have half-spaces (U+200C)."))
@@ -100,5 +112,5 @@ def _samples(counts: Tally) -> list[Child]:
             label = f" · {example.label}" if example.label else ""
             text = words_of(example)
             shown = text[:1200] + ("…" if len(text) > 1200 else "")
-            parts.append(tag("blockquote", tag("p", word(where + label), class_="soft"), prose(shown)))
+            parts.append(tag("blockquote", tag("p", word(where), word(label), class_="soft"), prose(shown)))
     return parts

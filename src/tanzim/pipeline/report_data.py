@@ -13,7 +13,7 @@ _NUMBERS: list[Align] = ["number"] * 7
 
 
 def data_section(data: Json | None, tokens: Json | None, *, tokenised: bool = True) -> list[Child]:
-    """Return what is known of the data.
+    """Return what is known of the data; without tokens, steps and lengths have sections of their own.
 
     Args:
         data: ``data/report.json``.
@@ -29,10 +29,11 @@ def data_section(data: Json | None, tokens: Json | None, *, tokenised: bool = Tr
     if tokens is None and tokenised:
         parts.append(note("tokens/report.json is missing: nothing was tokenised.", kind="missing"))
     parts.append(_splits(data or {}, tokens or {}))
-    parts += _lengths(data or {}, tokens or {})
+    if tokenised:
+        parts += lengths(data or {}, tokens or {})
     if data is not None:
         if tokenised:
-            parts += steps_section(data.get("steps", []))
+            parts += steps_section(data.get("steps", []), data.get("cache"))
         parts += _baseline(data)
         parts += _rejected(data)
         parts += _leakage(data)
@@ -45,11 +46,11 @@ def _source(data: Json) -> list[Child]:
     rows = number(data["rows_read"])
     pairs: list[tuple[str, Child]] = [
         ("Format", tag("b", data["format"])),
-        ("Why", tag("bdi", data["reason"])),
         ("Columns", tag("bdi", columns)),
         ("Rows read", rows),
     ]
-    return [facts(pairs), *(note(tag("bdi", text)) for text in data["notes"])]
+    why = tag("p", tag("bdi", data["reason"]))
+    return [facts(pairs), why, *(note(tag("bdi", text)) for text in data["notes"])]
 
 
 def _splits(data: Json, tokens: Json) -> Html:
@@ -76,16 +77,22 @@ _TOKENS = {
 }
 
 
-def _lengths(data: Json, tokens: Json) -> list[Child]:
-    """Return the histograms of lengths in characters and in tokens."""
+def lengths(data: Json, tokens: Json) -> list[Child]:
+    """Return the histograms of lengths in characters and in tokens.
+
+    Args:
+        data: ``data/report.json``.
+        tokens: ``tokens/report.json``.
+
+    """
     figures = []
-    lengths = data.get("lengths", {})
-    if sum(lengths.get("counts", ())):
-        counts, edges = lengths["counts"], lengths["edges"]
+    found = data.get("lengths", {})
+    if sum(found.get("counts", ())):
+        counts, edges = found["counts"], found["edges"]
         last = max(index for index, count in enumerate(counts) if count) + 1
-        ends = [*edges, max(lengths["max"] + 1, edges[-1] + 1)][: last + 1]
-        typical = f"Median {number(lengths['median'])}, 95 % up to {number(lengths['p95'])}, "
-        caption = f"{typical}longest {number(lengths['max'])}. Bins double in width."
+        ends = [*edges, max(found["max"] + 1, edges[-1] + 1)][: last + 1]
+        typical = f"Median {number(found['median'])}, 95 % up to {number(found['p95'])}, "
+        caption = f"{typical}longest {number(found['max'])}. Bins double in width."
         name = "Examples by length in characters"
         figures.append(figure(name, histogram(name, ends, counts[:last], x_name="characters"), caption))
     found = tokens.get("splits", {}).get("train", {})
@@ -190,7 +197,8 @@ def _file(file: Json) -> list[Child]:
     name: list[Child] = [path(str(file["path"])), tag("span", file["sha256"] or "", class_="range hash")]
     if file.get("note"):
         name.append(tag("span", file["note"], class_="range"))
-    words = [str(file[key] or "–") for key in ("container", "encoding", "format")]
+    said = [str(file[key] or "–") for key in ("container", "encoding", "format")]
+    words = ["–" if one in ("auto", "detect") else one for one in said]  # not a file of text
     return [name, *words, number(file["rows"]), number(file["rejected"])]
 
 
