@@ -178,10 +178,10 @@ def compare(rows: Rows, seeds: Sequence[int], flipped: float, most: int) -> dict
     return {"scores": scores, "errors": mean(errors) if errors else {}}
 
 
-def gains(found: dict[str, Any], share: str, way: str, learner: int) -> Array:
-    """Return the gain over plain chance, one for each seed."""
+def gains(found: dict[str, Any], share: str, way: str, learner: int, over: str = "random") -> Array:
+    """Return the gain over chance, one for each seed."""
     here = found["scores"][share]
-    return np.array([a[learner] - b[learner] for a, b in zip(here[way], here["random"], strict=True)])
+    return np.array([a[learner] - b[learner] for a, b in zip(here[way], here[over], strict=True)])
 
 
 def show(name: str, found: dict[str, Any]) -> None:
@@ -199,13 +199,13 @@ def show(name: str, found: dict[str, Any]) -> None:
         print(f" {way:32}" + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))
 
 
-def summary(found: dict[str, dict[str, Any]], sets: Sequence[str]) -> dict[str, Any]:
-    """Return by share, way and learner the mean gain over the sets, and half of its interval."""
+def summary(found: dict[str, dict[str, Any]], sets: Sequence[str], over: str) -> dict[str, Any]:
+    """Return by share, way and learner the mean gain of the sets, and half of its interval."""
     result: dict[str, Any] = {}
     for share in (f"{one:.0%}" for one in SHARES):
         for way in WAYS:
             for number, learner in enumerate(LEARNERS):
-                each = [float(gains(found[name], share, way, number).mean()) for name in sets]
+                each = [float(gains(found[name], share, way, number, over).mean()) for name in sets]
                 value = [round(float(np.mean(each)), 4), round(half(each), 4) if len(each) > 1 else None]
                 result.setdefault(share, {}).setdefault(way, {})[learner] = value
     return result
@@ -241,12 +241,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report: dict[str, Any] = {"seeds": given.seeds, "flipped": given.flipped}
     for group, members in groups.items():
         if sets := [name for name in members if name in found]:
-            report[group] = {"sets": sets, "gain over random": summary(found, sets)}
-            print(f"\nmean gain over random on the sets it was {group} on ({len(sets)})")
-            for share, ways in report[group]["gain over random"].items():
-                for way, values in ways.items():
-                    said = "  ".join(f"{key} {a:+.3f} ± {b or 0:.3f}" for key, (a, b) in values.items())
-                    print(f" {share:>4} {way:14}  {said}")
+            report[group] = {"sets": sets}
+            for over in ("random", "random, root"):
+                report[group][f"gain over {over}"] = summary(found, sets, over)
+                print(f"\nmean gain over {over} on the sets it was {group} on ({len(sets)})")
+                for share, ways in report[group][f"gain over {over}"].items():
+                    for way, values in ways.items():
+                        said = "  ".join(f"{key} {a:+.3f} ± {b or 0:.3f}" for key, (a, b) in values.items())
+                        print(f" {share:>4} {way:14}  {said}")
             if given.flipped:
                 report[group]["flipped labels found"] = mean([found[name]["errors"] for name in sets])
     report["macro-F1"] = {name: _means(one["scores"]) for name, one in found.items()}
