@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peft import PeftModel
 from torch import nn
@@ -20,6 +21,10 @@ from tanzim.infer.request import AnswerScore, Completion, Delta, Request
 from tanzim.infer.scheduler import Scheduler
 from tanzim.infer.sequence import Sequence
 from tanzim.infer.weights import Weights
+
+if TYPE_CHECKING:
+    from tanzim.infer.lean import LeanModel
+    from tanzim.infer.paged_scheduler import PagedScheduler
 
 __all__ = ["AnswerScore", "Completion", "Delta", "Engine", "Request"]
 
@@ -50,6 +55,7 @@ class Engine:
         self._base_hash = base_hash
         self._weights = Weights(model)
         self._forward = Forward(self._weights.bare)
+        self._lean: tuple[tuple[int, int], LeanModel | None] | None = None
         model.eval()
 
     @property
@@ -95,8 +101,46 @@ class Engine:
             yield self._weights.module(adapter)
 
     def scheduler(self, max_batch: int, *, join_at: int = 1, mix: bool = True) -> Scheduler:
-        """Return a scheduler to feed with `sequence` and step by hand, as the server does."""
+        """Return a scheduler to feed with `sequence` and step by hand."""
         return Scheduler(self._forward, self._weights, max_batch=max_batch, join_at=join_at, mix=mix)
+
+    def server(self, max_batch: int, *, cache_tokens: int | None = None) -> Scheduler | PagedScheduler:
+        """Return the scheduler for many requests that come and go: the lean one where the model fits it.
+
+        It keeps a copy of the weights in the layout that is fastest. The base's weights must not be
+        changed while it is used.
+
+        Args:
+            max_batch: most requests computed together.
+            cache_tokens: tokens that the KV cache holds; None takes a share of the free memory.
+
+        """
+        from tanzim.infer.paged_scheduler import PagedScheduler
+
+        plain = self.scheduler(max_batch)
+        lean = self._lean_model()
+        if lean is None:
+            return plain
+        return PagedScheduler(
+            lean,
+            self._weights,
+            plain,
+            max_batch=max_batch,
+            context=self.context_length,
+            cache_tokens=cache_tokens,
+        )
+
+    def _lean_model(self) -> LeanModel | None:
+        """Return the lean forward pass, made anew if the base's weights have changed; None if none fits."""
+        from tanzim.infer.lean import LeanModel, differs, unfit
+
+        with self._weights.using(None):
+            state = self._weights.state
+            if self._lean is None or self._lean[0] != state:
+                model = self._weights.bare
+                made = None if unfit(model) else LeanModel(model, self._weights.mix)
+                self._lean = state, None if made is None or differs(made, model) else made
+        return self._lean[1]
 
     def sequence(self, request: Request) -> Sequence:
         """Return a request's state for a scheduler.

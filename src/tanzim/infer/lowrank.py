@@ -44,8 +44,9 @@ def low_rank(layers: Mapping[str, nn.Module], adapter: str) -> dict[str, LowRank
     """
     found: dict[str, LowRank] = {}
     for path, layer in layers.items():
-        # Experts see a part of the tokens each, and nobody could tell whose.
-        change = None if "expert" in path else _change(layer, adapter)
+        # Experts and the head see a part of the tokens each, and nobody could tell whose.
+        apart = "expert" in path or path.endswith("lm_head")
+        change = None if apart else _change(layer, adapter)
         if change is None or change.a_RI.shape[0] > HIGHEST_RANK:
             return None
         found[path] = change
@@ -62,16 +63,20 @@ def _change(layer: Any, adapter: str) -> LowRank | None:  # noqa: ANN401 - untyp
         scale = layer.scaling[adapter] / (layer.ranknum[adapter] + 1e-5)
         return LowRank(a_RI, (layer.lora_B[adapter] * scale).T.contiguous())
     if isinstance(layer, VeraLinear):
-        down_R, up_O = layer.vera_lambda_d[adapter], layer.vera_lambda_b[adapter]
-        a_RI = layer.vera_A[adapter][:, : base.in_features] * down_R[:, None]
-        return LowRank(a_RI, (layer.vera_B[adapter][: base.out_features] * up_O[:, None]).T.contiguous())
+        return _vera(layer, base, adapter)
     if isinstance(layer, LoraLinear):
         return _lora(layer, base, adapter)
     return None
 
 
+def _vera(layer: Any, base: nn.Linear, adapter: str) -> LowRank:  # noqa: ANN401 - untyped package
+    down_R, up_O = layer.vera_lambda_d[adapter], layer.vera_lambda_b[adapter]
+    a_RI = layer.vera_A[adapter][:, : base.in_features] * down_R[:, None]
+    return LowRank(a_RI, (layer.vera_B[adapter][: base.out_features] * up_O[:, None]).T.contiguous())
+
+
 def _lora(layer: Any, base: nn.Linear, adapter: str) -> LowRank | None:  # noqa: ANN401 - untyped package
-    magnitude = layer.lora_magnitude_vector
+    magnitude: Any = layer.lora_magnitude_vector
     variant = layer.lora_variant.get(adapter)
     if layer.lora_bias.get(adapter, False) or (variant is not None and adapter not in magnitude):
         return None

@@ -8,7 +8,8 @@ O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from tanzim.adapters.own import Change, module_change
+from tanzim.infer.kernels import add_low_rank
 from tanzim.infer.lowrank import LowRank
+from tanzim.infer.threads import shared
 
 FEW = 8  # tokens of an adapter up to which one batched product beats one product for each adapter
 RANK_STEP = 8  # ranks are filled up with zeros to a multiple
@@ -43,11 +46,22 @@ class _Padded:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which token of a pass belongs to which adapter."""
+    """Which token of a pass belongs to which adapter.
+
+    Args:
+        count: tokens of the pass.
+        groups: all adapters of the pass.
+        each: those computed one after the other; the others are computed together.
+        slot_N: for the compiled product, the slots of the tokens computed together; -1 for the others.
+        padded: the same as a batched product.
+
+    """
 
     count: int
-    groups: tuple[_Group, ...]
-    padded: _Padded | None
+    groups: tuple[_Group, ...] = ()
+    each: tuple[_Group, ...] = ()
+    slot_N: Tensor | None = None
+    padded: _Padded | None = None
 
 
 class Place:
@@ -94,32 +108,27 @@ class Place:
             ones = self.gain_SO.new_ones(slots - have, self.gain_SO.shape[1])
             self.gain_SO = torch.cat([self.gain_SO, ones])
 
-    def add_to(self, y_NO: Tensor, x_NI: Tensor, plan: Plan) -> None:
-        """Add each token's own adapter to what the base computed of it."""
-        assert x_NI.shape[0] == plan.count
-        x_NI = x_NI.to(self.a_SRI.dtype)
-        if plan.padded is not None:
-            self._together(y_NO, x_NI, plan.padded)
-        else:
-            for group in plan.groups:
-                own_NI = x_NI if group.tokens is None else x_NI.index_select(0, group.tokens)
-                added_NO = own_NI @ self.a_SRI[group.slot].T @ self.b_SRO[group.slot]
-                _add(y_NO, group.tokens, added_NO)
-        if self.gain_SO is not None:
-            for group in plan.groups:
-                self._scale(y_NO, group)
+    def add_each(self, y_NO: Tensor, x_NI: Tensor, group: _Group) -> None:
+        """Add one adapter's product to its tokens."""
+        own_NI = x_NI if group.tokens is None else x_NI.index_select(0, group.tokens)
+        own_NI = own_NI.to(self.a_SRI.dtype)
+        _add(y_NO, group.tokens, own_NI @ self.a_SRI[group.slot].T @ self.b_SRO[group.slot])
 
-    def _together(self, y_NO: Tensor, x_NI: Tensor, padded: _Padded) -> None:
+    def add_together(self, y_NO: Tensor, x_NI: Tensor, padded: _Padded) -> None:
+        """Add the products of many adapters with few tokens each."""
         first, last = padded.first, padded.last
-        own_SMI = x_NI.index_select(0, padded.gather).view(last - first, -1, x_NI.shape[1])
+        own_NI = x_NI.index_select(0, padded.gather).to(self.a_SRI.dtype)
+        own_SMI = own_NI.view(last - first, -1, x_NI.shape[1])
         hidden_SMR = torch.bmm(own_SMI, self.a_SRI[first:last].transpose(1, 2))
         added_NO = torch.bmm(hidden_SMR, self.b_SRO[first:last]).flatten(0, 1)
         if padded.places is not None:
             added_NO = added_NO.index_select(0, padded.places)
         _add(y_NO, padded.tokens, added_NO)
 
-    def _scale(self, y_NO: Tensor, group: _Group) -> None:
-        assert self.gain_SO is not None
+    def scale(self, y_NO: Tensor, group: _Group) -> None:
+        """Scale one adapter's outputs, where it does that (DoRA)."""
+        if self.gain_SO is None:
+            return
         tokens: Any = slice(None) if group.tokens is None else group.tokens
         bias_O: Tensor | float = 0.0 if self.linear.bias is None else self.linear.bias
         y_NO[tokens] = ((y_NO[tokens] - bias_O) * self.gain_SO[group.slot] + bias_O).to(y_NO.dtype)
@@ -137,7 +146,8 @@ class Mix:
         self._model = model
         self._slots: dict[str, int] = {}
         self.places: dict[str, Place] = {}
-        self.plan = Plan(0, (), None)
+        self.plan = Plan(0)
+        self._compiled = _compiled()
         self.changes: list[Change] = []
 
     def __contains__(self, adapter: object) -> bool:
@@ -188,11 +198,62 @@ class Mix:
                 own.setdefault(self._slots[adapter], []).extend(range(count, count + number))
             count += number
         whole = len(own) == 1 and len(next(iter(own.values()))) == count
-        groups = tuple(
-            _Group(slot, None if whole else torch.tensor(indices, device=device))
+        groups = {
+            slot: _Group(slot, None if whole else torch.tensor(indices, device=device))
             for slot, indices in sorted(own.items())
-        )
-        self.plan = Plan(count, groups, _padded(own, device))
+        }
+        few = {slot: indices for slot, indices in own.items() if len(indices) <= FEW}
+        slot_N, padded = None, None
+        if device.type == "cpu" and self._compiled and few:
+            slot_N = torch.full((count,), -1, dtype=torch.int64)
+            for slot, indices in few.items():
+                slot_N[indices] = slot
+        else:
+            padded = _padded(few, device)
+        together = few if slot_N is not None or padded is not None else {}
+        each = tuple(group for slot, group in groups.items() if slot not in together)
+        self.plan = Plan(count, tuple(groups.values()), each, slot_N, padded)
+
+    def add_to(self, places: Sequence[tuple[Place, int]], y_NO: Tensor, x_NI: Tensor) -> None:
+        """Add each token's own adapter to what the base computed.
+
+        Args:
+            places: layers that read the same x, and where their outputs begin in y.
+            y_NO: what the base computed of all of them.
+            x_NI: their input.
+
+        """
+        plan = self.plan
+        assert x_NI.shape[0] == plan.count
+        parts = [(place, y_NO[:, start : start + place.b_SRO.shape[2]]) for place, start in places]
+        if plan.slot_N is not None and x_NI.dtype == y_NO.dtype == torch.float32:
+            self._add_compiled(places, y_NO, x_NI.contiguous(), plan.slot_N)
+        elif plan.slot_N is not None:
+            for group in plan.groups:
+                if group not in plan.each:
+                    for place, part_NO in parts:
+                        place.add_each(part_NO, x_NI, group)
+        for place, part_NO in parts:
+            if plan.padded is not None:
+                place.add_together(part_NO, x_NI, plan.padded)
+            for group in plan.each:
+                place.add_each(part_NO, x_NI, group)
+            for group in plan.groups:
+                place.scale(part_NO, group)
+
+    def _add_compiled(
+        self, places: Sequence[tuple[Place, int]], y_NO: Tensor, x_NI: Tensor, slot_N: Tensor
+    ) -> None:
+        kernel = add_low_rank()
+        x, y, slots = x_NI.numpy(), y_NO.numpy(), slot_N.numpy()
+        given = [(start, slots, place.a_SRI.numpy(), place.b_SRO.numpy()) for place, start in places]
+
+        def work(first: int, last: int) -> None:
+            for part in given:
+                kernel(x, y, *part, first, last)
+
+        size = sum(place.a_SRI[0].numel() + place.b_SRO[0].numel() for place, _ in places)
+        shared(work, x.shape[0], size * x.shape[0])
 
 
 class MixedLinear(nn.Module):
@@ -217,7 +278,7 @@ class MixedLinear(nn.Module):
         """Apply the layer to x [..., I]."""
         y: Tensor = self._place.linear(x)
         if self._mix.plan.groups:
-            self._place.add_to(y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]), self._mix.plan)
+            self._mix.add_to([(self._place, 0)], y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1]))
         return y
 
 
@@ -229,17 +290,23 @@ def _padded(own: Mapping[int, list[int]], device: torch.device) -> _Padded | Non
     first, last = min(own), max(own) + 1
     if last - first > 2 * len(own):
         return None
-    gather, tokens, places = [], [], []
+    gather: list[int] = []
+    tokens: list[int] = []
+    places: list[int] = []
     for slot in range(first, last):
         indices = own.get(slot, [])
         places += range(len(gather), len(gather) + len(indices))
         tokens += indices
         gather += indices + [0] * (most - len(indices))
     dense = len(places) == len(gather)
-    made = torch.tensor([*gather, *tokens, *places], device=device).split(
-        [len(gather), len(tokens), len(tokens)]
-    )
-    return _Padded(first, last, made[0], made[1], None if dense else made[2])
+    made = torch.tensor([*gather, *tokens, *places], device=device)
+    ends = len(gather), len(gather) + len(tokens)
+    return _Padded(first, last, made[: ends[0]], made[ends[0] : ends[1]], None if dense else made[ends[1] :])
+
+
+def _compiled() -> bool:
+    """Whether the compiled product is there; without numba torch's are taken."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def _add(y_NO: Tensor, tokens: Tensor | None, added_NO: Tensor) -> None:

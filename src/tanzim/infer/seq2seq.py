@@ -36,6 +36,15 @@ class Seq2SeqEngine(Engine):
         """
         _refuse()
 
+    def server(self, max_batch: int, *, cache_tokens: int | None = None) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            ModelError: always.
+
+        """
+        _refuse()
+
     def generate(
         self, requests: Rows[Request], *, max_batch: int = 16, progress: Progress = no_progress
     ) -> list[Completion]:

@@ -33,7 +33,7 @@ class Sequence:
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._stop_ids = stop_ids
-        self._limit = limit
+        self.limit = limit
         self._detokeniser = Detokeniser(tokenizer)
         self._stops = StopFinder(request.stop)
         self._logprobs: list[TokenLogprob] = []
@@ -54,7 +54,7 @@ class Sequence:
             self._end("stop", len(self.ids) - 1)
             return
         self._release(self._detokeniser.push(token))
-        if self.finish_reason is None and len(self.ids) >= self._limit:
+        if self.finish_reason is None and len(self.ids) >= self.limit:
             self._end("length", len(self.ids))
 
     def _release(self, text: str) -> None:

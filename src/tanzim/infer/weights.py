@@ -54,6 +54,8 @@ class Weights:
         self._merged: _Merged | None = None
         self._apart: set[str] = set()  # adapters that are not merged
         self._mix = Mix(self.bare)
+        self._loaded: dict[str, int] = {}
+        self._loads = 0
 
     def add_own(self, name: str, adapter: OwnAdapter | LiftedAdapter) -> None:
         """Take an adapter that stands apart from the model beside the others.
@@ -70,6 +72,8 @@ class Weights:
             elif (changes := low_rank(adapter.layers, NAME)) is not None:
                 self._mix.add(name, changes)
         self._own[name] = adapter
+        self._loads += 1
+        self._loaded[name] = self._loads
 
     @property
     def bare(self) -> PreTrainedModel:
@@ -124,6 +128,25 @@ class Weights:
         finally:
             for parent, name, layer in self._places:
                 parent._modules[name] = cast(nn.Module, layer)
+
+    def version(self, adapter: str | None) -> tuple[str | None, int]:
+        """Return what stands for an adapter as it is loaded now; another time it gets another number."""
+        return adapter, 0 if adapter is None else self._loaded[adapter]
+
+    @property
+    def mix(self) -> Mix:
+        """The adapters of low rank, side by side."""
+        return self._mix
+
+    def plan(self, tokens: Iterable[tuple[str | None, int]]) -> None:
+        """Say whose the tokens of the next pass are (see `mixing`), for a forward pass beside the model's."""
+        self._mix.set_plan(tokens, self.bare.device)
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Two numbers that are others as soon as the base's weights are: in place, or at another place."""
+        tensors = list(self.bare.parameters())
+        return _version([x for x in tensors if not x.is_inference()]), sum(x.data_ptr() for x in tensors)
 
     @contextmanager
     def mixing(self, tokens: Iterable[tuple[str | None, int]]) -> Iterator[None]:

@@ -49,6 +49,11 @@ class Worker:
         self._thread.join()
 
     @property
+    def running(self) -> int:
+        """Requests that wait or are being answered."""
+        return len(self._listeners)
+
+    @property
     def alive(self) -> bool:
         """Whether the thread is running."""
         return self._thread.is_alive()

@@ -4,51 +4,19 @@ from __future__ import annotations
 
 import copy
 import random
-import warnings
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
-from pydantic import TypeAdapter
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tanzim.adapters.attach import attach
-from tanzim.adapters.config import MethodConfig
+from helpers.adapters import generated, save_changed
 from tanzim.infer.engine import Engine, Request
 from tanzim.infer.lowrank import LowRank
 from tanzim.infer.mixed import Mix
 
 HASH = "0" * 64
-
-
-def save(base: torch.nn.Module, folder: Path, seed: int, **method: Any) -> Path:
-    """Save an adapter whose values are no longer those it starts with."""
-    settings: Any = TypeAdapter(MethodConfig).validate_python(method)
-    made = attach(copy.deepcopy(base), settings, seed=seed, base_hash=HASH, base_name="tiny")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in made.parameters.values():
-            value.add_(torch.randn(value.shape, generator=generator), alpha=0.2)
-    made.save(folder)
-    return folder
-
-
-@torch.no_grad()
-def generated(base: torch.nn.Module, folder: Path | None, prompt: list[int], count: int) -> tuple[int, ...]:
-    """Generate as anyone would, with transformers and plain peft."""
-    ids = torch.tensor([prompt])
-    model: Any = copy.deepcopy(base)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if folder is not None:
-            model = peft.PeftModel.from_pretrained(model, str(folder)).eval()
-        whole = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False,
-            eos_token_id=None, pad_token_id=0,
-        )  # fmt: skip
-    return tuple(whole[0, len(prompt) :].tolist())
 
 
 def prompt(seed: int, length: int) -> list[int]:
@@ -68,7 +36,7 @@ def sixteen(model: LlamaForCausalLM, tmp_path: Path) -> dict[str, Path]:
         {"type": "lora", "rank": 2, "target_modules": ["q_proj", "down_proj"]},
         {"type": "dora", "rank": 3},
     ]
-    return {f"a{i}": save(model, tmp_path / f"a{i}", i, **kinds[i % 4]) for i in range(16)}
+    return {f"a{i}": save_changed(model, tmp_path / f"a{i}", i, **kinds[i % 4]) for i in range(16)}
 
 
 def count_passes(engine: Engine) -> list[tuple[int, ...]]:
@@ -129,7 +97,7 @@ def test_kinds_that_do_not_mix_wait_their_turn_and_no_longer(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     kinds = {"one": {"type": "lora", "rank": 4}, "two": {"type": "ia3"}, "three": {"type": "lora", "rank": 2}}
-    folders = {name: save(model, tmp_path / name, 3, **kind) for name, kind in kinds.items()}
+    folders = {name: save_changed(model, tmp_path / name, 3, **kind) for name, kind in kinds.items()}
     engine = make(model, tokenizer)
     for name, folder in folders.items():
         engine.add_adapter(name, folder)
@@ -149,12 +117,14 @@ def test_kinds_that_do_not_mix_wait_their_turn_and_no_longer(
         assert sequence.completion().ids == generated(model, folder, sequence.request.prompt_ids, 5)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-def test_products_beside_the_base_equal_the_formula(seed: int) -> None:
+def test_products_beside_the_base_equal_the_formula(seed: int, compiled: bool) -> None:
     draw = random.Random(seed)
     torch.manual_seed(seed)
     model = torch.nn.ModuleDict({"one": torch.nn.Linear(24, 40), "two": torch.nn.Linear(40, 8, bias=False)})
     mix = Mix(model)
+    mix._compiled = compiled  # as without numba
     kept: dict[str, dict[str, LowRank]] = {}
     for number in range(7):
         changes = {
@@ -178,7 +148,7 @@ def test_products_beside_the_base_equal_the_formula(seed: int) -> None:
     for path, place in mix.places.items():
         x_NI = torch.randn(count, model[path].in_features)
         y_NO = model[path](x_NI).detach()
-        place.add_to(y_NO, x_NI, mix.plan)
+        mix.add_to([(place, 0)], y_NO, x_NI)
         for x_I, y_O, name in zip(x_NI, y_NO, owner, strict=True):
             weight, bias = model[path].weight.detach(), model[path].bias
             change = kept.get(name, {}).get(path) if name is not None else None

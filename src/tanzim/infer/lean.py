@@ -1,0 +1,271 @@
+"""A forward pass of our own for decoders of the Llama family, over tokens of many sequences side by side.
+
+No padding, few operations: queries, keys and values in one product, gate and up in one, matrices laid out
+for oneDNN where that is the faster library. Everything else about the model is transformers'; at the start
+its logits are compared with the model's own.
+
+Legend: N tokens of a pass, D hidden size, F feed-forward size, L positions, C head size, W wanted tokens,
+V vocabulary, I inputs and O outputs of a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tanzim.adapters import rows
+from tanzim.infer.kernels import PAGE
+from tanzim.infer.mixed import Mix
+from tanzim.infer.paged_cache import Chunk, PagedCache, Pass, pages_of
+from tanzim.models.kernels import matmul
+
+KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+STATIC_ROTARY = ("default", "linear", "llama3", "yarn")
+TOLERANCE = 1e-4  # of the largest logit
+PACKED_ROWS = 16  # tokens for which oneDNN chooses a matrix's layout
+
+
+class Product:
+    """x · Wᵀ + bias for several linear layers that read the same x.
+
+    Args:
+        linears: their outputs stand side by side.
+        packed: keep a copy of the weights in oneDNN's layout, else in one matrix.
+
+    """
+
+    def __init__(self, linears: Sequence[nn.Linear], *, packed: bool) -> None:
+        joined = len(linears) > 1
+        weight_OI = torch.cat([x.weight.detach() for x in linears]) if joined else linears[0].weight.detach()
+        self.bias_O = None
+        if any(linear.bias is not None for linear in linears):
+            self.bias_O = torch.cat(
+                [x.weight.new_zeros(x.out_features) if x.bias is None else x.bias.detach() for x in linears]
+            )
+        self._packed = packed
+        self._weight: Tensor = (
+            torch.ops.mkldnn._reorder_linear_weight(weight_OI, PACKED_ROWS) if packed else weight_OI
+        )
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        """Return [N, O]."""
+        if self._packed:
+            result_NO: Tensor = torch.ops.mkldnn._linear_pointwise(
+                x_NI, self._weight, self.bias_O, "none", [], ""
+            )
+            return result_NO
+        return functional.linear(x_NI, self._weight, self.bias_O)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    qkv: Product
+    out: Product
+    gate_up: Product
+    down: Product
+    norms: tuple[tuple[Tensor, float], tuple[Tensor, float]]
+    head_norms: tuple[tuple[Tensor, float], tuple[Tensor, float]] | None
+    # Paths of the layers behind each product, and where their outputs begin.
+    paths: tuple[tuple[tuple[str, int], ...], ...]
+
+
+class LeanModel:
+    """The model as matrices.
+
+    Args:
+        model: one for which `unfit` has nothing to say.
+        mix: the adapters that may stand beside one another.
+
+    """
+
+    def __init__(self, model: Any, mix: Mix) -> None:  # noqa: ANN401 - a causal language model
+        self.config = model.config
+        self._model, self._mix = model, mix
+        self.dtype, self.device = model.lm_head.weight.dtype, model.device
+        packed = self.device.type == "cpu" and self.dtype == torch.float32 and matmul.register()
+        decoder = model.model
+        self._layers = [_read(layer, f"model.layers.{i}", packed) for i, layer in enumerate(decoder.layers)]
+        attention = decoder.layers[0].self_attn
+        first = attention.q_proj.out_features // attention.head_dim
+        self.heads = first, attention.k_proj.out_features // attention.head_dim, attention.head_dim
+        self._scale = attention.scaling
+        self._norm = _norm(decoder.norm)
+        self._embedding = decoder.embed_tokens.weight.detach()
+        self._head = Product([model.lm_head], packed=packed)
+        self._cosine_LC, self._sine_LC = self._rotations(1024)
+
+    def cache(self, tokens: int) -> PagedCache:
+        """Return an empty cache for this many tokens."""
+        pages = -(-tokens // PAGE)
+        return PagedCache(len(self._layers), pages, self.heads, self.dtype, self.device, self._scale)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What a cached token takes in all layers together."""
+        return 2 * len(self._layers) * int(self.heads[1] * self.heads[2]) * int(self.dtype.itemsize)
+
+    @torch.inference_mode()
+    def __call__(self, step: Pass, cache: PagedCache) -> Tensor:
+        """Compute a pass whose adapters `Mix.set_plan` knows; returns logits of its wanted tokens, [W, V].
+
+        Args:
+            step: the pass; its adapters' plan counts its tokens without filling.
+            cache: takes the new keys and values.
+
+        """
+        longest = int(step.position_N.max()) + 1
+        if longest > self._cosine_LC.shape[0]:
+            self._cosine_LC, self._sine_LC = self._rotations(2 * longest)
+        count = step.ids_N.shape[0]
+        ids_N = functional.pad(step.ids_N, (0, filled(count) - count))
+        hidden_ND = functional.embedding(ids_N, self._embedding)
+        for number, layer in enumerate(self._layers):
+            normed_ND = _normalised(hidden_ND, *layer.norms[0])
+            qkv_NO = self._product(layer.qkv, layer.paths[0], normed_ND, count)
+            if layer.head_norms is not None:
+                self._norm_heads(qkv_NO, layer.head_norms)
+            mixed_NO = cache.attend(number, qkv_NO, self._cosine_LC, self._sine_LC, step)
+            hidden_ND += self._product(layer.out, layer.paths[1], mixed_NO, count)
+            normed_ND = _normalised(hidden_ND, *layer.norms[1])
+            gate_NF, up_NF = self._product(layer.gate_up, layer.paths[2], normed_ND, count).chunk(2, dim=1)
+            inner_NF = functional.silu(gate_NF) * up_NF
+            hidden_ND += self._product(layer.down, layer.paths[3], inner_NF, count)
+        wanted_WD = hidden_ND[step.wanted]
+        wanted = wanted_WD.shape[0]
+        wanted_WD = functional.pad(wanted_WD, (0, 0, 0, filled(wanted) - wanted))
+        return self._head(_normalised(wanted_WD, *self._norm))[:wanted]
+
+    def _product(
+        self, product: Product, paths: tuple[tuple[str, int], ...], x_NI: Tensor, count: int
+    ) -> Tensor:
+        y_NO = product(x_NI)
+        if self._mix.plan.groups:
+            places = [(self._mix.places[path], start) for path, start in paths if path in self._mix.places]
+            self._mix.add_to(places, y_NO[:count], x_NI[:count])
+        return y_NO
+
+    def _norm_heads(self, qkv_NO: Tensor, norms: tuple[tuple[Tensor, float], tuple[Tensor, float]]) -> None:
+        heads, key_heads, size = self.heads
+        start = 0
+        for (weight_C, epsilon), number in zip(norms, (heads, key_heads), strict=True):
+            x_NHC = qkv_NO[:, start : start + number * size].view(qkv_NO.shape[0], -1, size)
+            x_NHC.copy_(_normalised(x_NHC, weight_C, epsilon))
+            start += number * size
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
+        rotary = self._model.model.rotary_emb
+        position_1L = torch.arange(positions, device=self.device)[None]
+        cosine, sine = rotary(torch.empty(0, dtype=torch.float32, device=self.device), position_1L)
+        return cosine[0].to(self.dtype).contiguous(), sine[0].to(self.dtype).contiguous()
+
+
+def filled(count: int) -> int:
+    """Return the number of rows that a pass of ``count`` tokens computes: oneDNN makes a kernel for each."""
+    if count <= 4:
+        return count
+    step = 8 if count <= 64 else 32
+    return -(-count // step) * step
+
+
+def unfit(model: Any) -> str | None:  # noqa: ANN401 - any transformers model
+    """Say why a model cannot take the lean forward pass; None if it can."""
+    if type(model).__name__ not in KNOWN:
+        return f"{type(model).__name__} has no lean forward pass"
+    config = model.config
+    kinds = getattr(config, "layer_types", None)
+    windowed = getattr(config, "sliding_window", None) if kinds is None else {*kinds} != {"full_attention"}
+    rotary = getattr(model.model.rotary_emb, "rope_type", "default")
+    linears = [*_linears(model), model.lm_head]
+    plain = all(type(linear) is nn.Linear for linear in linears)
+    held = {(linear.weight.dtype, linear.weight.device) for linear in linears} if plain else set()
+    reasons = (
+        (config.hidden_act != "silu", f"its activation is {config.hidden_act}"),
+        (bool(windowed), "its attention has a window"),
+        (rotary not in STATIC_ROTARY, "its rotary angles depend on the length"),
+        (not plain, "its linear layers are no plain ones"),
+        (len(held) > 1, "its weights lie in several places or precisions"),
+        (any(device.type not in ("cpu", "cuda") for _, device in held), "it lies on no CPU or CUDA device"),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
+
+
+def differs(lean: LeanModel, model: Any) -> str | None:  # noqa: ANN401 - a causal language model
+    """Say by how much logits of a small trial differ from the model's own; None if they are equal enough."""
+    ids = torch.randint(0, model.config.vocab_size, (23,), generator=torch.Generator().manual_seed(0))
+    lean._mix.set_plan([], lean.device)
+    cache, found = lean.cache(32), []
+    for start, stop in ((0, 7), (7, 20), (20, 21), (21, 22), (22, 23)):
+        decodes = stop == start + 1
+        position_N = torch.arange(start, stop)
+        chunk = () if decodes else (Chunk(0, stop - start, (0, 1)[: -(-stop // PAGE)], stop),)
+        step = Pass(
+            ids[start:stop], position_N, position_N // PAGE, pages_of([[0, 1]] * decodes),
+            torch.tensor([stop] * decodes, dtype=torch.int64), chunk, torch.arange(stop - start),
+        )  # fmt: skip
+        found.append(lean(moved(step, lean.device), cache))
+    with torch.inference_mode():
+        wanted = model(input_ids=ids[None].to(lean.device), use_cache=False).logits[0]
+    distance = float((torch.cat(found) - wanted).abs().max() / wanted.abs().max())
+    tolerance = TOLERANCE if lean.dtype == torch.float32 else 500 * TOLERANCE
+    return None if distance <= tolerance else f"its logits differ by {distance:.1e} of the largest"
+
+
+def moved(step: Pass, device: torch.device) -> Pass:
+    """Return the pass with its numbers where the model computes."""
+    if device.type == "cpu":
+        return step
+    return Pass(
+        step.ids_N.to(device),
+        step.position_N.to(device),
+        step.page_N.to(device),
+        step.pages_BL.to(device),
+        step.length_B.to(device),
+        step.chunks,
+        step.wanted.to(device),
+    )
+
+
+def _linears(model: Any) -> list[nn.Module]:  # noqa: ANN401 - a causal language model
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return [module for name, module in model.model.named_modules() if name.rpartition(".")[2] in names]
+
+
+def _read(layer: Any, path: str, packed: bool) -> _Layer:  # noqa: ANN401 - any decoder layer
+    attention, mlp = layer.self_attn, layer.mlp
+    groups = (
+        (attention, "self_attn", ("q_proj", "k_proj", "v_proj")),
+        (attention, "self_attn", ("o_proj",)),
+        (mlp, "mlp", ("gate_proj", "up_proj")),
+        (mlp, "mlp", ("down_proj",)),
+    )
+    products, paths = [], []
+    for owner, part, names in groups:
+        linears = [getattr(owner, name) for name in names]
+        products.append(Product(linears, packed=packed))
+        starts = [sum(linear.out_features for linear in linears[:index]) for index in range(len(linears))]
+        paths.append(
+            tuple((f"{path}.{part}.{name}", start) for name, start in zip(names, starts, strict=True))
+        )
+    head_norms = None
+    if getattr(attention, "q_norm", None) is not None:
+        head_norms = _norm(attention.q_norm), _norm(attention.k_norm)
+    norms = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+    return _Layer(products[0], products[1], products[2], products[3], norms, head_norms, tuple(paths))
+
+
+def _norm(module: Any) -> tuple[Tensor, float]:  # noqa: ANN401 - any RMSNorm
+    return module.weight.detach(), module.variance_epsilon
+
+
+def _normalised(x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
+    if x.dtype == torch.float32:
+        return rows.normalise(x, weight_D, epsilon)
+    wide = x.float()
+    return (wide * rows.inverse_rms(wide, epsilon)).to(x.dtype) * weight_D
