@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers.properties import examples
@@ -113,6 +113,7 @@ def test_any_bytes_for_a_sitemap(data: bytes) -> None:
 
 @MANY
 @given(st.text(max_size=60), st.text(max_size=60))
+@example("\u2024", "")
 def test_any_text_for_a_url(start: str, rest: str) -> None:
     for url in (start, f"http://{start}/{rest}", f"https://x.example/{start}?{rest}"):
         try:

@@ -202,7 +202,9 @@ def normal(url: str, base: str = "") -> str:
         parts = urlsplit(urljoin(base, url.strip()))
         port = parts.port
         host = parts.hostname or ""
-        host = host if ":" in host else host.encode("idna").decode()  # but for IPv6
+        if ":" not in host:  # but for IPv6
+            host = host.encode("idna").decode()
+            host.encode("idna")  # some signs become dots, with nothing between them
     except (ValueError, UnicodeError) as error:
         raise Unreachable(url, "this is not a web address", str(error)) from None
     scheme = parts.scheme.lower()
