@@ -78,6 +78,18 @@ def test_what_is_recommended_follows_the_numbers() -> None:
     assert not any(one.technique == "noisy labels" for one in found.advice)
 
 
+def test_a_part_is_recommended_where_there_is_much() -> None:
+    def chosen(counts: dict[str, int]) -> list[str]:
+        found = weigh(counts, characters=200, tokens_per_step=2048)
+        assert found is not None
+        return [one.why for one in found.advice if one.technique == "data-efficient tuning"]
+
+    assert chosen({"a": 1500, "b": 300}) == []
+    (why,) = chosen({"a": 15_000, "b": 300})
+    assert "15,300 examples" in why
+    assert "96% of the macro-F1 that all taught, a fifth by chance 89%" in why
+
+
 def _write(path: Path, counts: dict[str, int]) -> str:
     rows = [
         {"text": f"متن شماره‌ی {n} {label}", "label": label} for label, k in counts.items() for n in range(k)

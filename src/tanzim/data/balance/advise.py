@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tanzim.core.records import Json
 from tanzim.data.balance.counts import (
+    Counts,
     blind_scores,
     chance_of_none,
     class_weights,
@@ -24,8 +25,11 @@ RARE = 4.0  # from here on rare classes are given up where nothing is done
 _OFTEN_NONE = 0.05  # of the steps without an example of the rarest class: batches are to be balanced
 _TOO_MANY_COPIES = 10  # a text that stands more often is learnt by heart
 _ENOUGH = 1000  # examples of the rarest class from which on the others can be cut down to it
+_MANY = 2000  # examples in all from which on a part of them may do
 _FEW_TO_JUDGE = 50  # examples of a class below which a surrogate knows too little of it
 _CHARACTERS = 4  # of a token, about
+# bench/data_select.py: the macro-F1 that a fifth of the examples teaches two small models, by that of all.
+_CHOSEN, _BY_CHANCE = 0.96, 0.89
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def weigh(counts: Mapping[str, int], *, characters: float, tokens_per_step: int)
     )
     if balance.ratio < UNEVEN:
         return balance
-    balance.advice.extend(_advice(balance, names, int(numbers[-1])))
+    balance.advice.extend(_advice(balance, names, numbers))
     return balance
 
 
@@ -117,8 +121,8 @@ def _named(names: list[str], values: npt.NDArray[np.float64], places: int) -> di
     return {name: round(value, places) for name, value in zip(names, values.tolist(), strict=True)}
 
 
-def _advice(balance: Balance, names: list[str], fewest: int) -> list[Advice]:
-    most, least = names[0], names[-1]
+def _advice(balance: Balance, names: list[str], counts: Counts) -> list[Advice]:
+    most, least, fewest = names[0], names[-1], int(counts[-1])
     rare = balance.ratio >= RARE
     batches = rare and balance.steps_without >= _OFTEN_NONE
     measures = Advice(
@@ -164,6 +168,7 @@ def _advice(balance: Balance, names: list[str], fewest: int) -> list[Advice]:
         *([focal] if rare else []),
         *([costs] if rare else []),
         *_cleaning(least, fewest),
+        *_fewer(int(counts.sum())),
     ]
 
 
@@ -197,6 +202,20 @@ def _cleaning(least: str, fewest: int) -> list[Advice]:
             "data.steps: [{type: label_noise, action: mark}]",
             f"a wrong label among the {fewest:,} of '{least}' weighs more than elsewhere; put it before "
             "steps that repeat examples",
+            "both",
+        )
+    ]
+
+
+def _fewer(total: int) -> list[Advice]:
+    if total < _MANY:
+        return []
+    return [
+        Advice(
+            "data-efficient tuning",
+            "data.steps: [{type: select, share: 0.2}]",
+            f"where {total:,} examples take too long: a fifth so chosen taught {_CHOSEN:.0%} of the macro-F1 "
+            f"that all taught, a fifth by chance {_BY_CHANCE:.0%} (bench/data_select.py); see the report",
             "both",
         )
     ]
