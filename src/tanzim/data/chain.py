@@ -185,10 +185,12 @@ def _run(
     total = sum(task.shard.rows for task in tasks)
     rows = total - sum(task.shard.rows for task in left)
     progress(rows, total, "")
-    before = rows
+    before = shown = rows
 
     def tell(inside: int) -> None:
-        progress(min(total, max(rows, before + inside)), total, "")
+        nonlocal shown
+        shown = min(total, max(shown, rows, before + inside))
+        progress(shown, total, "")
 
     with closing(executor.map(function, left, tell)) as results:
         for number, _ in results:

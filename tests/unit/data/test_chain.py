@@ -243,6 +243,25 @@ def test_a_step_with_a_power_runs_here_and_shows_its_rows(
     assert {*told} == {0, 2, 4, 6, 7, 9, 11, 13, 14, 16, 18, 20}
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_the_rows_that_workers_get_through_never_go_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tanzim.data.executor._LOOK", 0.001)
+    told: list[int] = []
+    steps = run_steps(
+        [LengthConfig()],
+        data(tmp_path / "in", TEXTS[:20]),
+        tmp_path / "cache",
+        seed=1,
+        executor=Local(2),
+        progress=lambda rows, total, note: told.append(rows),
+    )
+    assert next(iter(steps)).dataset.rows == 20
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0, 20)
+
+
 def by_hand(config: MadeConfig, rows: list[Example]) -> tuple[list[Example], Counter[str]]:
     """What a made step does, without the chain."""
     out, counts = [], Counter({"in": len(rows)})

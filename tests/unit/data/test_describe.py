@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,14 @@ def test_the_data_sheet_answers_from_the_report_and_leaves_the_rest_open(publish
     assert "the text is blank" in sheet or "missing" in sheet  # the unusable row, with its reason
     assert "too long" in sheet  # the step's removals
     assert "To count." in sheet
-    assert "*Not stated.* Set `data.card.funding`." in sheet
+    assert "⚠ To be filled in by the owner: `data.card.funding`." in sheet
+    keys = re.findall(r"owner: `data\.card\.(\w+)`", sheet)
+    assert f"⚠ {len(keys)} of " in sheet.split("##")[0]
+    assert all(f"`{key}`" in sheet.split("##")[0] for key in keys)
+    assert {"purpose", "licence", "creators"}.isdisjoint(keys)
+    page = (published / "DATASHEET.html").read_text(encoding="utf-8")
+    assert page.count("note bad") == len(keys) + 1
+    assert "متن‌های شماره‌دار" in page
     assert "persian" in sheet
 
 

@@ -2,11 +2,12 @@
 
 Gebru, Morgenstern, Vecchione, Wortman Vaughan, Wallach, Daumé III, Crawford (2018), arXiv:1803.09010. Its
 57 questions, in its seven groups, are drawn together here into some thirty; counts come from the report,
-what only people know from ``data.card``, and what nobody has said is left open, in so many words.
+what only people know from ``data.card``, and what nobody has said is marked as open, for the owner.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from tanzim.data.describe.config import CardConfig
 from tanzim.data.describe.tally import Tally
 from tanzim.data.prepare import DataReport
 
-OPEN = "*Not stated.* Set `data.card.{key}`."
+OPEN = "⚠ To be filled in by the owner: `data.card.{key}`."
 _SCREENS = ("pii", "secrets", "toxicity", "licence", "contamination")
 _KINDS = {
     "messages": "conversations",
@@ -26,7 +27,10 @@ _KINDS = {
     "pair": "pairs of a preferred and another answer",
 }
 
+_OPEN = re.compile(re.escape(OPEN).replace(re.escape("{key}"), r"(\w+)"))
+
 Answers = Iterator[tuple[str, str]]
+Groups = list[tuple[str, list[tuple[str, str]]]]
 
 
 def datasheet(report: DataReport, counts: Tally, card: CardConfig, name: str) -> str:
@@ -39,22 +43,40 @@ def datasheet(report: DataReport, counts: Tally, card: CardConfig, name: str) ->
         name: of the run.
 
     """
+    groups = questions(report, counts, card)
     parts = [f"# {card.title or name}\n"]
     if card.description:
         parts.append(f"{card.description}\n")
-    groups = (
-        ("Motivation", _motivation(card)),
-        ("Composition", _composition(report, counts, card)),
-        ("Collection", _collection(report, card)),
-        ("Preprocessing, cleaning, labelling", _preparation(report)),
-        ("Uses", _uses(card)),
-        ("Distribution", _distribution(report, card)),
-        ("Maintenance", _maintenance(report, card)),
-    )
+    if said := still_open(groups):
+        parts.append(f"> {said}\n")
     for title, answers in groups:
         parts.append(f"## {title}\n")
         parts += [f"**{question}**\n\n{answer}\n" for question, answer in answers]
     return "\n".join(parts)
+
+
+def questions(report: DataReport, counts: Tally, card: CardConfig) -> Groups:
+    """Return the questions of each group with their answers, in Markdown (see `datasheet`)."""
+    return [
+        ("Motivation", [*_motivation(card)]),
+        ("Composition", [*_composition(report, counts, card)]),
+        ("Collection", [*_collection(report, card)]),
+        ("Preprocessing, cleaning, labelling", [*_preparation(report)]),
+        ("Uses", [*_uses(card)]),
+        ("Distribution", [*_distribution(report, counts, card)]),
+        ("Maintenance", [*_maintenance(report, card)]),
+    ]
+
+
+def still_open(groups: Groups) -> str:
+    """Say how many questions are open, and which keys answer them; empty if none is."""
+    answers = [answer for _, asked in groups for _, answer in asked]
+    keys = list(dict.fromkeys(key for answer in answers for key in _OPEN.findall(answer)))
+    if not keys:
+        return ""
+    count = sum(bool(_OPEN.search(answer)) for answer in answers)
+    named = ", ".join(f"`{key}`" for key in keys)
+    return f"⚠ {count} of {len(answers)} questions are open, for the owner to answer in `data.card`: {named}."
 
 
 def _said(card: CardConfig, key: str) -> str:
@@ -88,7 +110,7 @@ def _composition(report: DataReport, counts: Tally, card: CardConfig) -> Answers
         if "median" in lengths
         else ""
     )
-    yield "What does each instance consist of?", f"{report.reason}{size}"
+    yield "What does each instance consist of?", f"{report.reason}.{size}"
     if report.labels:
         labels = Counter({label: sum(split.values()) for label, split in report.labels.items()})
         yield "Is there a label?", f"Yes: {_shares(labels)}."
@@ -124,7 +146,7 @@ def _left_out(report: DataReport) -> str:
     parts += [f"{number(step['added'])} made by {step['type']}" for step in report.steps if step["added"]]
     if unused := sum(report.unused.values()):
         parts.append(f"{number(unused)} left out of a seeded sample")
-    return f"{'; '.join(parts).capitalize()}." if parts else ""
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _leaks(leakage: Json) -> str:
@@ -189,9 +211,13 @@ def _uses(card: CardConfig) -> Answers:
     yield "For what else could it be used, for what should it not?", _said(card, "uses")
 
 
-def _distribution(report: DataReport, card: CardConfig) -> Answers:
+def _distribution(report: DataReport, counts: Tally, card: CardConfig) -> Answers:
     yield "Where is it to be found?", _said(card, "url")
     yield "Under which licence?", _said(card, "licence")
+    yield (
+        "Under which licences did its sources come?",
+        f"By the column of licences: {_shares(counts.licences)}.",
+    )
     prints = "\n".join(f"- {name}: `{digest}`" for name, digest in report.fingerprints.items())
     yield (
         "How is it identified?",

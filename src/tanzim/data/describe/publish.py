@@ -10,19 +10,20 @@ from tanzim.core.files import new_folder, write_json, write_text
 from tanzim.core.records import Progress, no_progress
 from tanzim.data.describe.config import CardConfig
 from tanzim.data.describe.croissant import croissant
-from tanzim.data.describe.datasheet import datasheet
+from tanzim.data.describe.datasheet import datasheet, questions
+from tanzim.data.describe.datasheet_page import datasheet_page
 from tanzim.data.describe.rows import to_row
 from tanzim.data.describe.tally import SPLITS, Tally
 from tanzim.data.prepare import DataReport
 from tanzim.data.store import examples_of, read_batches
 
-_SHEETS = ("DATASHEET.md", "croissant.json")
+_SHEETS = ("DATASHEET.md", "DATASHEET.html", "croissant.json")
 
 
 def publish(
     data: Path, out: Path, card: CardConfig, name: str, progress: Progress = no_progress
 ) -> list[Path]:
-    """Write each split as JSON Lines, with ``DATASHEET.md`` and ``croissant.json``.
+    """Write each split as JSON Lines, with ``DATASHEET.md`` (and the same as a page) and ``croissant.json``.
 
     Args:
         data: the folder that ``prepare`` wrote.
@@ -52,8 +53,10 @@ def publish(
                         columns |= dict.fromkeys(written)
                         stream.write(json.dumps(written, ensure_ascii=False) + "\n")
                     progress(counts.rows.total(), sum(report.splits.values()), f"writing {split}")
-        sheet, metadata = (folder / file for file in _SHEETS)
+        sheet, shown, metadata = (folder / file for file in _SHEETS)
         write_text(sheet, datasheet(report, counts, card, name))
+        groups = questions(report, counts, card)
+        write_text(shown, datasheet_page(card.title or name, card.description, groups))
         write_json(metadata, croissant(report, files, list(columns), card, name))
     return sorted(out.iterdir())
 
