@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helpers.properties import examples
+from helpers.properties import examples, soon
 from tanzim.core.errors import TanzimError
 from tanzim.core.records import Example, Provenance
 from tanzim.data.ingest import airbyte
@@ -87,9 +87,10 @@ def changed(draw: st.DrawFn, good: list[dict[str, Any]]) -> Any:
     return value
 
 
-@examples(200)
+@examples(100)
 @given(rows=st.lists(changed(TASKS), min_size=1, max_size=3), lines=st.booleans())
 @example(rows=[{**TASKS[0], "label": HUGE}], lines=True)
+@soon()
 def test_any_answers_of_annotators(rows: list[Any], lines: bool, tmp_path: Path) -> None:
     path = tmp_path / "آوا.jsonl"
     _write(path, rows, lines)
@@ -101,6 +102,7 @@ def test_any_answers_of_annotators(rows: list[Any], lines: bool, tmp_path: Path)
 @given(data=st.one_of(st.binary(max_size=60), st.text('[]{}":,\n 1task', max_size=60).map(str.encode)))
 @example(data=b"[" * 3000)
 @example(data=b"[" + b"9" * 5000 + b"]")
+@soon()
 def test_any_bytes_for_answers_of_annotators(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(data)
@@ -176,8 +178,9 @@ def test_good_messages_are_read(tmp_path: Path) -> None:
     assert [row.value for row in _fetched(SAID, tmp_path)] == [{"id": 1, "t": "می‌روم"}, {"id": [2]}]
 
 
-@examples(150)
+@examples(40)
 @given(drawn=st.data())
+@soon()
 def test_any_messages_of_a_connector(drawn: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     verb = drawn.draw(st.sampled_from(sorted(SAID)))
     odd = drawn.draw(st.one_of(changed(SAID[verb]), st.binary(max_size=20)))
@@ -213,13 +216,14 @@ def test_messages_that_went_wrong(verb: str, message: Any, tmp_path: Path) -> No
 # --- the store ------------------------------------------------------------------------------------------
 
 
-@examples(150)
+@examples(50)
 @given(
     edits=st.lists(
         st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=9)), min_size=1, max_size=4
     ),
     end=st.one_of(st.none(), st.floats(0, 1)),
 )
+@soon()
 def test_a_damaged_store(edits: list[tuple[float, bytes]], end: float | None, tmp_path: Path) -> None:
     path = tmp_path / "a.arrow"
     rows = [Example("text", Provenance("a", n), text=f"سطر {n}") for n in range(1, 20)]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helpers.properties import examples
+from helpers.properties import examples, soon
 from tanzim.core.config import load
 from tanzim.core.errors import ConfigError
 from tanzim.data.ingest.airbyte import _secret_values
@@ -72,6 +72,7 @@ def _read(data: bytes) -> None:
 
 @FEW
 @given(st.binary(max_size=300))
+@soon()
 def test_any_bytes_for_an_answer(data: bytes) -> None:
     _read(data)
 
@@ -82,6 +83,7 @@ def test_any_bytes_for_an_answer(data: bytes) -> None:
     st.lists(st.tuples(st.sampled_from(HEADERS), VALUES), max_size=4),
     st.binary(max_size=60),
 )
+@soon()
 def test_strange_headers(status: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
     _read(b"HTTP/1.1 " + status + b"\r\n" + lines + b"\r\n" + body)
@@ -89,6 +91,7 @@ def test_strange_headers(status: bytes, headers: list[tuple[bytes, bytes]], body
 
 @FEW
 @given(st.binary(max_size=200))
+@soon()
 def test_any_bytes_for_robots(data: bytes) -> None:
     body = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + b"User-agent: *\n" + data
     with says(body) as url:
@@ -103,6 +106,7 @@ def test_any_bytes_for_robots(data: bytes) -> None:
         st.binary(max_size=300), st.text(alphabet="<>/!&;urlsetoc []\"'?x", max_size=200).map(str.encode)
     )
 )
+@soon()
 def test_any_bytes_for_a_sitemap(data: bytes) -> None:
     for body in (data, b"<urlset><url><loc>" + data + b"</loc></url></urlset>", b"\x1f\x8b\x08" + data):
         with suppress(Unreachable):
@@ -114,6 +118,7 @@ def test_any_bytes_for_a_sitemap(data: bytes) -> None:
 @MANY
 @given(st.text(max_size=60), st.text(max_size=60))
 @example("\u2024", "")
+@soon()
 def test_any_text_for_a_url(start: str, rest: str) -> None:
     for url in (start, f"http://{start}/{rest}", f"https://x.example/{start}?{rest}"):
         try:
@@ -126,6 +131,7 @@ def test_any_text_for_a_url(start: str, rest: str) -> None:
 
 @MANY
 @given(st.binary(max_size=300), st.text(max_size=40))
+@soon()
 def test_any_bytes_for_a_page(data: bytes, header: str) -> None:
     title, links = _around("http://x.example/", b"<html><head><title>" + data + b"<a href='" + data + b"'>")
     assert isinstance(title, str)
@@ -150,12 +156,14 @@ JSON = st.recursive(
 
 @MANY
 @given(JSON, JSON)
+@soon()
 def test_any_specification_of_a_connector(schema: object, value: object) -> None:
     assert all(isinstance(path, tuple) for path, _ in _secret_values(schema, value, ()))
 
 
 @MANY
 @given(st.text(max_size=40))
+@soon()
 def test_a_secret_comes_back_out_of_no_message(text: str) -> None:
     secrets = Secrets("here")
     secrets.hide_also("hunter2", "hunter2 and more")
