@@ -23,6 +23,9 @@ class Answer:
         prompt_tokens: length of the prompt.
         logprobs: whether the client asked for log-probabilities.
 
+    Attributes:
+        first_text: when the first text came, as `time.perf_counter` has it; None before.
+
     """
 
     def __init__(self, model: str, pieces: Pieces, prompt_tokens: int, *, logprobs: bool) -> None:
@@ -32,7 +35,9 @@ class Answer:
             "model": model,
         }
         self._pieces = pieces
-        self._prompt_tokens = prompt_tokens
+        self.prompt_tokens = prompt_tokens
+        self.first_text: float | None = None
+        self._texts: list[str] = []
         self._logprobs = logprobs
         self._completion_tokens = 0
 
@@ -56,13 +61,30 @@ class Answer:
             }
             for index, deltas in enumerate(choices)
         ]
-        self._completion_tokens = sum(len(delta.ids) for deltas in choices for delta in deltas)
         return {**self._head, "object": "chat.completion", "choices": made, "usage": self._usage()}
+
+    @property
+    def id(self) -> str:
+        """What it is called."""
+        return str(self._head["id"])
+
+    @property
+    def text(self) -> str:
+        """What was said so far, by all choices."""
+        return "".join(self._texts)
+
+    def note(self, delta: Delta) -> None:
+        """Take note of a delta on its way to the client."""
+        self._completion_tokens += len(delta.ids)
+        if delta.text:
+            self._texts.append(delta.text)
+            if self.first_text is None:
+                self.first_text = time.perf_counter()
 
     @property
     def tokens(self) -> int:
         """Tokens so far, of the prompt and of all choices."""
-        return self._prompt_tokens + self._completion_tokens
+        return self.prompt_tokens + self._completion_tokens
 
     def opening(self, index: int) -> Json:
         """Return the first chunk of a choice."""
@@ -70,7 +92,6 @@ class Answer:
 
     def parts(self, index: int, delta: Delta) -> list[Json]:
         """Return the chunks that a delta makes: its text, and the end if it is the last."""
-        self._completion_tokens += len(delta.ids)
         chunks = []
         if delta.text or delta.logprobs:
             chunks.append(self._chunk(index, {"content": delta.text}, self._content(delta.logprobs), None))
@@ -88,7 +109,7 @@ class Answer:
 
     def _usage(self) -> Json:
         return {
-            "prompt_tokens": self._prompt_tokens,
+            "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self._completion_tokens,
             "total_tokens": self.tokens,
         }

@@ -20,6 +20,8 @@ from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError, refusal
 from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
+from tanzim.serve.observe.metrics import Measure, Metrics
+from tanzim.serve.observe.requests import RequestLog
 from tanzim.serve.routes import chat, files, jobs, models
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
@@ -58,11 +60,13 @@ def create_app(
         store.close()
 
     app = FastAPI(title="Tanzim", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    metrics = Metrics(lambda: {"jobs": store.jobs.counts(), "requests_running": service.running()})
     app.state.gate = Gate(store.keys, Limits(), required=needs_key(config))
     app.add_middleware(Audit, trail=store.trail)
+    app.add_middleware(Measure, metrics=metrics)
     app.add_middleware(BodyBound, most=config.max_body_mb, uploads=config.max_file_mb)
     _add_errors(app)
-    context = Context(service, store, workshop, config)
+    context = Context(service, store, workshop, config, metrics, RequestLog(config.request_log, store.root))
     for family in (models, chat, files, jobs):
         family.add(app, context)
     return app

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tanzim.core.config import Section
@@ -15,6 +17,17 @@ class TlsConfig(Section):
     """The certificate and those that vouch for it (a PEM file)."""
     key: str
     """Its private key (a PEM file)."""
+
+
+class RequestLogConfig(Section):
+    """The log of answers, a file a day in ``requests`` in the server's folder."""
+
+    sample: float = Field(1.0, ge=0, le=1)
+    """Share of the answers that are logged, drawn by chance."""
+    texts: Literal["none", "redacted", "whole"] = "none"
+    """Whether prompts and answers are in it; redacted hides personal data (the extra screen)."""
+    days: int = Field(30, ge=1)
+    """After which a day's file is deleted."""
 
 
 class ServeConfig(Section):
@@ -43,7 +56,11 @@ class ServeConfig(Section):
     files: str | None = None
     """Where clients' files lie: a folder, or s3://bucket/prefix; unset takes the folder."""
     middleware: list[MiddlewareConfig] = Field(default_factory=list)
-    """What each prompt passes before generation (first to last), and each answer before delivery (and back)."""
+    """What each prompt passes before generation, first to last, and each answer before delivery, and back."""
+    request_log: RequestLogConfig = RequestLogConfig()
+    """What is written down of each answer."""
+    drain_seconds: float = Field(30.0, ge=0)
+    """When it is told to end, the server takes no more requests and gives those under way this long (s)."""
     max_jobs: int = Field(1, ge=1)
     """Fine-tuning jobs that run at the same time."""
     max_file_mb: float = Field(512.0, gt=0)

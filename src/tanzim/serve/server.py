@@ -16,8 +16,6 @@ from tanzim.core.errors import ConfigError
 from tanzim.serve.access.gate import is_local
 from tanzim.serve.config import ServeConfig, TlsConfig
 
-GRACE_SECONDS = 5  # what answers under way get at shutdown
-
 
 def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], None] = print) -> None:
     """Serve ``app`` until interrupted (Ctrl-C or SIGTERM).
@@ -45,7 +43,11 @@ def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], N
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     announce(f"{'https' if config.tls else 'http'}://{shown}:{address[1]}/v1")
     settings = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS, server_header=False, **encryption
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=int(config.drain_seconds),
+        server_header=False,
+        **encryption,
     )
     with listener:
         uvicorn.Server(settings).run(sockets=[listener])

@@ -84,6 +84,10 @@ class Service:
         self._created = int(time.time())
         self._rendering = asyncio.Lock()
 
+    def running(self) -> dict[str, float]:
+        """Return how many answers are under way."""
+        return {"answers": float(self.worker.running)}
+
     @property
     def bases(self) -> list[str]:
         """The names of the models that can be fine-tuned."""
@@ -231,6 +235,7 @@ class Service:
                 for task in done:
                     index = waiting.pop(task)
                     delta = task.result()
+                    prepared.answer.note(delta)
                     yield index, delta
                     if delta.finish_reason is None:
                         waiting[asyncio.ensure_future(anext(streams[index]))] = index

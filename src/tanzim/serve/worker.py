@@ -112,8 +112,12 @@ class Worker:
         return await done
 
     def _add(self, sequence: Sequence, listener: Listener) -> None:
-        self._listeners[sequence] = listener
-        self._scheduler.add(sequence)
+        try:
+            self._scheduler.add(sequence)
+        except TanzimError as error:
+            listener(error)
+        else:
+            self._listeners[sequence] = listener
 
     def _drop(self, sequence: Sequence) -> None:
         if self._listeners.pop(sequence, None) is not None:
@@ -148,6 +152,9 @@ class Worker:
             self._fail(f"the computation failed: {error}")
             return
         for sequence in sequences:
+            if sequence.error is not None:
+                self._listeners.pop(sequence)(sequence.error)
+                continue
             delta = sequence.take()
             if delta is not None:
                 self._listeners[sequence](delta)

@@ -8,6 +8,8 @@ from tanzim.core.records import Json
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
 from tanzim.serve.jobs.work import Workshop
+from tanzim.serve.observe.metrics import Metrics
+from tanzim.serve.observe.requests import RequestLog
 from tanzim.serve.service import Service
 from tanzim.serve.store.page import Page
 from tanzim.serve.store.store import Store
@@ -22,6 +24,8 @@ class Context:
         store: what is remembered.
         workshop: how jobs are configured.
         config: the ``serve`` section.
+        metrics: what is counted.
+        log: of answers.
 
     """
 
@@ -29,6 +33,8 @@ class Context:
     store: Store
     workshop: Workshop
     config: ServeConfig
+    metrics: Metrics
+    log: RequestLog
 
 
 def listed(page: Page, objects: list[Json]) -> Json:

@@ -1,13 +1,14 @@
-"""``/health`` and ``/v1/models``."""
+"""``/health``, ``/metrics`` and ``/v1/models``."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.errors import ApiError
+from tanzim.serve.observe.metrics import CONTENT_TYPE
 from tanzim.serve.routes.context import Context, missing
 
 
@@ -18,6 +19,10 @@ def add(app: FastAPI, context: Context) -> None:
     async def health() -> JSONResponse:
         alive = context.service.worker.alive
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
+
+    @app.get("/metrics")
+    def metrics(caller: Sees) -> Response:
+        return Response(context.metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/v1/models")
     def models(caller: Sees) -> Json:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 
 from tanzim.core.records import Json
 from tanzim.serve.store.database import writing
@@ -130,6 +130,12 @@ class Jobs:
             )
             tell(connection, id_, f"New fine-tuned model created: {name}")
             tell(connection, id_, "The job has successfully completed")
+
+    def counts(self) -> dict[str, float]:
+        """Return how many jobs there are of each status."""
+        query = select(jobs.c.status, func.count()).group_by(jobs.c.status)
+        with self._engine.begin() as connection:
+            return {status: float(count) for status, count in connection.execute(query)}
 
     def events(self, id_: str, *, after: str | None, limit: int) -> Page:
         """Return a page of a job's events, the newest first."""
