@@ -158,6 +158,17 @@ CASES = {
     "Parquet with damaged metadata": Case(
         "a.parquet", hostile.parquet_of_strings, ("Parquet file is damaged",)
     ),
+    "table of 100,000 columns": Case(
+        "a.csv",
+        lambda: b",".join(b"c%d" % n for n in range(100_000)) + b"\n" + b"x," * 99_999 + b"x\n",
+        ("no known format", "99988 more"),
+    ),
+    "number of 5,000 digits": Case(
+        "a.jsonl",
+        lambda: lines(GOOD) + b'{"prompt":' + b"1" * 5000 + b',"completion":"x"}\n',
+        ("not valid JSON", "4300 digits"),
+        kept=30,
+    ),
     "Markdown against patterns": Case(
         "a.md", lambda: b"# a" + b" " * 500_000 + b"b\n\n" + b"#" * 500_000 + b"\n" + b"a\n=" * 99_000, kept=1
     ),
@@ -213,13 +224,53 @@ def test_files_of_this_machine_stay_unread(tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text(SECRET)
     (tmp_path / "a.docx").write_bytes(hostile.external_docx(str(secret)))
+    (tmp_path / "a.xlsx").write_bytes(hostile.external_xlsx(str(secret)))
     (tmp_path / "a.html").write_bytes(hostile.entity_html(str(secret)))
-    said = read(tmp_path, {"path": [str(tmp_path / "a.docx"), str(tmp_path / "a.html")], "html": "all"})
-    assert len(said["rejected"]) == 1
-    assert "document type" in said["rejected"][0]
+    paths = [str(tmp_path / name) for name in ("a.docx", "a.xlsx", "a.html")]
+    said = read(tmp_path, {"path": paths, "html": "all"})
+    assert len(said["rejected"]) == 2
+    assert all("document type" in line for line in said["rejected"])
     assert "Good day to all of you." in said["texts"][0]
     assert len(said["texts"][0]) < 1000
     assert SECRET not in json.dumps(said)
+
+
+ROWS = """
+import json, sys
+from pathlib import Path
+from tanzim.data.ingest.tables import read_parquet
+found = [len(row.value["text"]) for row in read_parquet(Path(sys.argv[1]), "a")]
+high = open("/proc/self/status").read().split("VmHWM:")[1]
+print(json.dumps([len(found), sorted(set(found)), int(high.split()[0]) / 1024]))
+"""
+
+
+def test_texts_that_a_parquet_file_holds_once(tmp_path: Path) -> None:
+    """4 GB in some hundred bytes: the rows are good ones, and pass one after another."""
+    path = tmp_path / "a.parquet"
+    path.write_bytes(hostile.parquet_of_one_text())
+    assert path.stat().st_size < 1000
+    done = subprocess.run([sys.executable, "-c", ROWS, path], capture_output=True, text=True, check=True)
+    rows, sizes, mb = json.loads(done.stdout)
+    assert (rows, sizes) == (2000, [2_000_000])
+    assert mb < 500
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself"])
+def test_what_is_no_file_is_not_opened(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    said = read(tmp_path, {"path": str(path)})
+    assert "there is no such file" in said["error"]
+
+
+def test_a_folder_within_itself_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(GOOD))
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert read(tmp_path, {"path": str(tmp_path)})["kept"] == 30
 
 
 @contextmanager

@@ -109,6 +109,13 @@ def entity_xlsx() -> bytes:
     return xlsx(b'<row r="1"><c t="s"><v>0</v></c></row>', strings.encode())
 
 
+def external_xlsx(secret: str) -> bytes:
+    """An entity among the strings of a workbook that stands for a file of the reader's machine."""
+    declared = f'<!DOCTYPE x [<!ENTITY x SYSTEM "file://{secret}">]>'
+    strings = f'<?xml version="1.0"?>{declared}<sst xmlns="{_S}"><si><t>&x;</t></si></sst>'
+    return xlsx(b'<row r="1"><c t="s"><v>0</v></c></row>', strings.encode())
+
+
 def entity_html(secret: str) -> bytes:
     """Both in a page."""
     head = _BOMB.replace("DOCTYPE x [", f'DOCTYPE html [<!ENTITY x SYSTEM "file://{secret}">')
@@ -237,6 +244,17 @@ def parquet_of_strings() -> bytes:
     footer = len(data) - 8 - length
     data[footer : footer + 40] = b"\xff" * 40  # lists of thousands of millions of elements
     return bytes(data)
+
+
+def parquet_of_one_text() -> bytes:
+    """Two thousand rows that point to one text of 2 MB, in some hundred bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 2_000_000]))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": texts}), sink, compression="zstd", store_schema=False)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 Make = Callable[[], bytes]

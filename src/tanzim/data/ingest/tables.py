@@ -6,12 +6,15 @@ import csv
 import re
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tanzim.core.errors import DataError
@@ -23,6 +26,7 @@ from tanzim.data.ingest.remote import AnyFile
 from tanzim.data.ingest.rows import Rejected, Row, excerpt
 
 _SAMPLE = 200  # lines that decide on separator, quotes and header
+_AT_ONCE = 64_000_000  # bytes of texts of a Parquet file that are taken apart at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ def column_names(cells: list[str], header: bool, where: str) -> list[str]:
     if not header:
         return [f"column_{index}" for index in range(1, len(cells) + 1)]
     names = [cell.strip() or f"column_{index}" for index, cell in enumerate(cells, 1)]
-    twice = {name for name in names if names.count(name) > 1}
+    twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise DataError(
             f"the column name '{min(twice)}' stands twice in the header",
@@ -205,9 +209,10 @@ def read_parquet(
     """
     number = before
     try:
-        with _seekable(path) as stream, pq.ParquetFile(stream) as file:
+        with _seekable(path) as stream, pq.ParquetFile(stream) as whole:
+            file = pq.ParquetFile(stream, metadata=whole.metadata, read_dictionary=_shared_texts(whole))
             for batch in file.iter_batches(batch_size=1000, row_groups=groups):
-                for value in batch.to_pylist():
+                for value in (value for part in _parts(batch) for value in part.to_pylist()):
                     number += 1
                     yield Row(source, number, value)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -216,6 +221,36 @@ def read_parquet(
             where=f"{path}, after row {number}",
             fix="fetch or write the file again",
         ) from None
+
+
+def _shared_texts(file: pq.ParquetFile) -> list[str]:
+    """Return the columns of texts that are written once and pointed to, so that few bytes can be many."""
+    texts = {field.name for field in file.schema_arrow if _is_text(field.type)}
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    return sorted({one.path_in_schema for one in columns if one.has_dictionary_page} & texts)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_binary(value))
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch where its texts, each written out, become too many bytes for one."""
+    sizes = np.zeros(batch.num_rows, np.int64)
+    shared = [pa.types.is_dictionary(column.type) and _is_text(column.type) for column in batch.columns]
+    for column in (column for column, points in zip(batch.columns, shared, strict=True) if points):
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+        sizes += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = np.flatnonzero(np.diff(np.cumsum(sizes) // _AT_ONCE)) + 1
+    for start, end in zip([0, *ends.tolist()], [*ends.tolist(), batch.num_rows], strict=True):
+        part = batch.slice(start, end - start)
+        columns = zip(part.columns, shared, strict=True)
+        yield pa.RecordBatch.from_arrays(
+            [column.dictionary_decode() if points else column for column, points in columns],
+            part.schema.names,
+        )
 
 
 def parquet_rows(path: AnyFile) -> int:
