@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tanzim.core.records import Json
-from tanzim.core.units import number
+from tanzim.core.units import count, number
 from tanzim.data.describe.config import CardConfig
 from tanzim.data.describe.tally import Tally
 from tanzim.data.prepare import DataReport
@@ -182,7 +182,7 @@ def _screened(report: DataReport, card: CardConfig) -> str:
 
 def _collection(report: DataReport, card: CardConfig) -> Answers:
     files = "\n".join(
-        f"- `{one['path']}`: {one['container']}, {number(one['rows'])} rows"
+        f"- `{one['path']}`: {one['container']}, {count(one['rows'], 'row')}"
         + (f", SHA-256 `{one['sha256']}`" if one.get("sha256") else "")
         + (f", fetched {one['fetched']}" if one.get("fetched") else "")
         for one in report.files[:50]
