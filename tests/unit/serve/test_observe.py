@@ -23,8 +23,8 @@ from tanzim.serve.worker import Worker
 
 ASKED: dict[str, Any] = {
     "model": "tiny",
-    "messages": [{"role": "user", "content": "the quick"}],
-    "max_tokens": 6,
+    "messages": [{"role": "user", "content": "the quick brown fox"}],
+    "max_tokens": 24,
     "temperature": 0,
 }
 
