@@ -21,8 +21,6 @@ from tanzim.pipeline.power_complete import open_complete
 
 pytestmark = pytest.mark.slow
 MODEL = ModelConfig().name
-DOCUMENTS = [ENGLISH[0], ENGLISH[5], PERSIAN[0]]
-COUNT = 2 * len(DOCUMENTS)  # each has two sentences: all are asked about
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +42,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.stdout.close()
 
 
-def _prepare(folder: Path, url: str) -> tuple[dict[str, str], dict[str, str], bytes]:
+def _prepare(folder: Path, url: str, documents: list[str]) -> tuple[dict[str, str], dict[str, str], bytes]:
     """Run ``tanzim data prepare``; return what was made, why the rest was not, and the file."""
     folder.mkdir()
-    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in DOCUMENTS]
+    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in documents]
     (folder / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
     step = {"type": "synthesise", "model": f"{url}#{MODEL}", "make": "questions", "style": "simple"}
-    data = {"path": "texts.jsonl", "steps": [{**step, "count": COUNT}]}
+    data = {"path": "texts.jsonl", "steps": [{**step, "count": 2 * len(documents)}]}
     data["split"] = {"validation": 0, "test": 0}
     (folder / "tanzim.yaml").write_text(json.dumps({"name": "written", "data": data}), encoding="utf-8")
     command = [sys.executable, "-m", "tanzim", "data", "prepare"]
@@ -61,7 +59,7 @@ def _prepare(folder: Path, url: str) -> tuple[dict[str, str], dict[str, str], by
     rejected = {f"{line['row']} {line['derived']}": line["reason"] for line in lines}
     assert all(line["step"] == "synthesise" and line["content"] for line in lines)
     report = json.loads((out / "report.json").read_text("utf-8"))["steps"][0]
-    assert report["findings"]["tried"] == COUNT == len(made) + len(rejected)
+    assert report["findings"]["tried"] == 2 * len(documents) == len(made) + len(rejected)
     assert all(one.about["written_by"] == f"{url}#{MODEL}" for one in made)
     found = {one.messages[-2].content: one.messages[-1].content for one in made}
     return found, rejected, (out / "train.arrow").read_bytes()
@@ -76,10 +74,15 @@ def test_the_served_model_answers_as_the_local_one(served: str) -> None:
 
 
 def test_examples_are_accepted_and_rejected_the_same_each_time(served: str, tmp_path: Path) -> None:
-    made, rejected, file = _prepare(tmp_path / "one", served)
-    assert {question for question in made if question.startswith("Who built")}
+    documents = [ENGLISH[0]]  # two sentences: both are asked about
+    made, rejected, file = _prepare(tmp_path / "one", served, documents)
+    assert [question for question in made if question.startswith("Who built")]
     assert any("Arden" in answer for answer in made.values())
-    assert any(reason.startswith("not accurate") for reason in rejected.values())
-    # The model writes no Persian: none of it passes.
-    assert sum(row.startswith("3 ") for row in rejected) == 2
-    assert _prepare(tmp_path / "two", served) == (made, rejected, file)
+    assert [reason for reason in rejected.values() if reason.startswith("not accurate")]
+    assert _prepare(tmp_path / "two", served, documents) == (made, rejected, file)
+
+
+def test_what_the_model_cannot_write_is_rejected(served: str, tmp_path: Path) -> None:
+    made, rejected, _ = _prepare(tmp_path / "fa", served, [PERSIAN[1]])
+    assert not made  # so small a model writes no Persian question
+    assert len(rejected) == 2
