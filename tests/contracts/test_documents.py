@@ -59,7 +59,7 @@ def test_both_readmes_hold_the_same_commands_and_code():
 def test_the_example_of_python_and_of_the_config_are_valid(name, tmp_path):
     from tanzim.pipeline.workspace import load_config
 
-    (code,) = re.findall(r"```python\n(.*?)```", read(name), re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", read(name), re.DOTALL)[0]
     used = {
         node.attr
         for node in ast.walk(ast.parse(code))

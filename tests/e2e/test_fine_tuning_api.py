@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -95,6 +96,27 @@ def test_from_a_file_to_an_answer(client: openai.OpenAI, fruit_rows: Path) -> No
     client.models.delete(done.fine_tuned_model)
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         client.chat.completions.create(model=done.fine_tuned_model, messages=asked)
+
+
+def test_the_lines_of_the_readme(
+    tiny_model: Path, fruit_rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "OpenAI" in block]
+    with client_of(tiny_model, tmp_path / "server") as client:
+        for theirs, ours in (
+            ("http://127.0.0.1:8000/v1", str(client.base_url)),
+            ("messages.jsonl", str(fruit_rows)),
+            ("smollm2-135m-instruct", "tiny"),
+        ):
+            assert theirs in code
+            code = code.replace(theirs, ours)
+        exec(compile(code, "README.md", "exec"), {})
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("Created fine-tuning job: ftjob-")
+    steps = [int(line.split()[1].split("/")[0]) for line in told if line.startswith("Step ") and "/" in line]
+    assert steps == list(range(1, steps[-1] + 1))  # each as it came, once, in order
+    assert "The job has successfully completed" in told
 
 
 def test_faulty_lines_are_named(client: openai.OpenAI, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tanzim.core.records import Json
 from tanzim.serve.schema import Strict
 
 Auto = Literal["auto"]
+ENDED = ("succeeded", "failed", "cancelled")
 
 
 class Hyperparameters(Strict):
@@ -75,7 +76,7 @@ class JobRequest(Strict):
 
 def job_object(row: RowMapping) -> Json:
     """Return a job as OpenAI's API shows it. What was asked of it shows at once."""
-    ended = row["status"] in ("succeeded", "failed", "cancelled")
+    ended = row["status"] in ENDED
     asked = {"cancel": "cancelled", "pause": "paused", "run": row["status"]}[row["wanted"]]
     method = row["method"]
     return {

@@ -5,22 +5,27 @@ Specification: https://platform.openai.com/docs/api-reference/fine-tuning
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request
 from sqlalchemy import RowMapping
+from starlette.concurrency import run_in_threadpool
 
 from tanzim.core.errors import ConfigError
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.errors import ApiError
-from tanzim.serve.jobs.schema import JobRequest, checkpoint_object, event_object, job_object
+from tanzim.serve.jobs.schema import ENDED, JobRequest, checkpoint_object, event_object, job_object
 from tanzim.serve.jobs.work import Order
 from tanzim.serve.routes.context import Context, listed, missing
 
 _SEEDS = 1 << 31
+_LOOK = 0.25  # seconds between two looks for new events
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -61,10 +66,27 @@ def add(app: FastAPI, context: Context) -> None:
         return job_object(_job(context, caller, id_))
 
     @app.get("/v1/fine_tuning/jobs/{id_}/events")
-    def events(id_: str, caller: Sees, after: str | None = None, limit: Limit = 20) -> Json:
-        _job(context, caller, id_)
-        found = jobs.events(id_, after=after, limit=limit)
-        return listed(found, [event_object(row) for row in found.rows])
+    async def events(
+        id_: str,
+        request: Request,
+        caller: Sees,
+        after: str | None = None,
+        limit: Limit = 20,
+        follow: bool = False,
+    ) -> Json:
+        """List events, the newest first; with ``follow`` the oldest first, each page when there is one.
+
+        A client that asks for page after page so sees the events as they come, until the job has ended.
+        """
+        while True:
+            job = await run_in_threadpool(_job, context, caller, id_)
+            read = partial(jobs.events, id_, after=after, limit=limit, oldest_first=follow)
+            found = await run_in_threadpool(read)
+            ended = job["status"] in ENDED
+            if not follow or found.rows or ended or await request.is_disconnected():
+                more = found.more or (follow and not ended)
+                return listed(replace(found, more=more), [event_object(row) for row in found.rows])
+            await asyncio.sleep(_LOOK)
 
     @app.get("/v1/fine_tuning/jobs/{id_}/checkpoints")
     def checkpoints(id_: str, caller: Sees, after: str | None = None, limit: Limit = 10) -> Json:

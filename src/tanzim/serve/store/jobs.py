@@ -137,11 +137,11 @@ class Jobs:
         with self._engine.begin() as connection:
             return {status: float(count) for status, count in connection.execute(query)}
 
-    def events(self, id_: str, *, after: str | None, limit: int) -> Page:
-        """Return a page of a job's events, the newest first."""
+    def events(self, id_: str, *, after: str | None, limit: int, oldest_first: bool = False) -> Page:
+        """Return a page of a job's events, the newest first unless told otherwise."""
         query = select(events).where(events.c.job == id_)
         with self._engine.begin() as connection:
-            return page(connection, events, query, after=after, limit=limit)
+            return page(connection, events, query, after=after, limit=limit, oldest_first=oldest_first)
 
     def checkpoints(self, id_: str, *, after: str | None, limit: int) -> Page:
         """Return a page of the models that a job made, the newest first."""
