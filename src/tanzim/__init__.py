@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tanzim.pipeline.chat import chat
     from tanzim.pipeline.combine import combine_adapters
     from tanzim.pipeline.config import Config
+    from tanzim.pipeline.data_queue import queue_data
     from tanzim.pipeline.data_record import diff_data, publish_data, trace_data
+    from tanzim.pipeline.data_review import agree_data, open_review
     from tanzim.pipeline.data_step import data_step
     from tanzim.pipeline.doctor import doctor
     from tanzim.pipeline.evaluate import evaluate_run
@@ -47,6 +49,7 @@ _HOME = {
     "Config": "pipeline.config",
     "TanzimError": "core.errors",
     "add_adapter": "pipeline.adapters",
+    "agree_data": "pipeline.data_review",
     "chat": "pipeline.chat",
     "combine_adapters": "pipeline.combine",
     "data_step": "pipeline.data_step",
@@ -63,11 +66,13 @@ _HOME = {
     "launch_job": "pipeline.launch",
     "load_config": "pipeline.workspace",
     "merge_models": "pipeline.adapters",
+    "open_review": "pipeline.data_review",
     "plan": "pipeline.plan",
     "prepare_data": "pipeline.prepare",
     "preview": "pipeline.preview",
     "promote_adapter": "pipeline.adapters",
     "publish_data": "pipeline.data_record",
+    "queue_data": "pipeline.data_queue",
     "range_test": "pipeline.range_test",
     "roll_back_adapter": "pipeline.adapters",
     "run": "pipeline.run",
@@ -81,6 +86,7 @@ __all__ = [
     "Config",
     "TanzimError",
     "add_adapter",
+    "agree_data",
     "chat",
     "combine_adapters",
     "data_step",
@@ -97,11 +103,13 @@ __all__ = [
     "launch_job",
     "load_config",
     "merge_models",
+    "open_review",
     "plan",
     "prepare_data",
     "preview",
     "promote_adapter",
     "publish_data",
+    "queue_data",
     "range_test",
     "roll_back_adapter",
     "run",
