@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from itertools import islice
 
 import numpy as np
@@ -14,6 +15,9 @@ from tanzim.core.errors import DataError
 from tanzim.core.records import Example, Json
 from tanzim.core.seeds import derive
 from tanzim.data.balance.advise import Balance, weigh
+from tanzim.data.clean.html import strip_html
+from tanzim.data.clean.persian.normalise import normalise
+from tanzim.data.clean.repair import repair_text
 from tanzim.data.config import DataConfig
 from tanzim.data.ingest.encoding import text_size
 from tanzim.data.ingest.read import Ingest, ingest
@@ -29,6 +33,7 @@ FILES = 50  # sources that are looked at
 FEW = 1000  # examples below which the guide advises against fine-tuning on its own (its chapter 2)
 STEP = 2048  # tokens of an optimiser step, where nothing else is set: what a class's share of it is told by
 _SCRIPTS = 1000  # examples whose letters are counted
+_TRIED, _CUT = 200, 4000  # examples that cleaning is tried on, and characters of each
 _ZWNJ = "\u200c"
 _LETTERS_PERSIAN = frozenset("پچژگکی")
 _LETTERS_ARABIC = frozenset("ةىإأ")
@@ -244,10 +249,27 @@ def _advice(tally: _Tally, rows: int, config: DataConfig, balance: Balance | Non
     numeric = tally.labels and all(label.lstrip("-").isdigit() for label in tally.labels)
     if numeric and not config.labels:
         yield "the labels are numbers: name them in data.labels, words are easier for a language model"
+    yield from _cleaning(tally.examples[:_TRIED])
     if tally.repeats > 0.02 * seen:
         yield f"{tally.repeats} of {seen} examples repeat an earlier one"
     if seen and np.percentile(tally.lengths, 95) > 8000:
         yield "one example in twenty is above 8,000 characters: see model.overlong and the context length"
+
+
+def _cleaning(examples: Sequence[Example]) -> Iterator[str]:
+    """Say which steps of cleaning would change many of the texts, by trying them."""
+    texts = [words_of(example)[:_CUT] for example in examples]
+    plain = [text for text, one in zip(texts, examples, strict=True) if one.kind in ("text", "labelled")]
+    persian = [text for text in texts if {*scripts(text)} & {"persian", "arabic"}]
+    tries: tuple[tuple[str, list[str], Callable[[str], str], str], ...] = (
+        ("repair_text", texts if find_spec("ftfy") else [], repair_text, "were decoded wrongly"),
+        ("html", plain, strip_html, "hold HTML"),
+        ("persian", persian, normalise, "have other letters, half-spaces or marks than Persian should"),
+    )
+    for step, among, clean, said in tries:
+        changed = sum(clean(text) != text for text in among)
+        if changed > 0.02 * len(among):
+            yield f"{changed} of {len(among)} texts {said}: put the step {step} into data.steps"
 
 
 def _balancing(tally: _Tally, balance: Balance) -> Iterator[str]:

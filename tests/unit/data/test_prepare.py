@@ -417,3 +417,20 @@ def test_inspection_of_a_big_file_estimates(kind: str, tmp_path: Path) -> None:
 def test_scripts(text: str, script: str) -> None:
     counts = scripts(text)
     assert counts == {script: sum(letter.isalpha() for letter in text)}
+
+
+def test_inspect_names_the_cleaning_that_the_texts_need(tmp_path: Path) -> None:
+    good = ["این کتاب‌ها را می‌خواهم، نه آن‌ها را.", "nothing is wrong here"]
+    bad = {
+        "repair_text": "این کتاب را دیروز خواندم".encode().decode("cp1252", "ignore"),
+        "html": "<p>one <b>two</b> three</p>",
+        "persian": "اين كتاب ها را مي خواهم",
+    }
+    for step, text in ({"none": good[0]} | bad).items():
+        path = tmp_path / f"{step}.jsonl"
+        rows = [*good * 10, *[text] * 5]
+        path.write_text("\n".join(json.dumps({"text": row}) for row in rows), encoding="utf-8")
+        advice = [line for line in inspect(str(path), DataConfig()).advice if "data.steps" in line]
+        wanted = 0 if step == "none" else 1
+        assert len(advice) == wanted, advice
+        assert all(line.startswith("5 of ") and f"the step {step} " in line for line in advice)
