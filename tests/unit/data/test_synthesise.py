@@ -177,6 +177,18 @@ def test_kept_answers_drop_a_line_cut_off(tmp_path: Path) -> None:
     assert len(path.read_text("utf-8").strip().split("\n")) == 2
 
 
+def test_an_answer_of_another_length_is_another_answer(tmp_path: Path) -> None:
+    def complete(conversations: Sequence[Sequence[Message]], *, longest: int | None = None) -> list[str]:
+        return [turns[0].content[:longest] for turns in conversations]
+
+    kept = KeptAnswers(complete, tmp_path / "answers.jsonl")
+    turns = [[Message("user", "abcdef")]]
+    assert [kept(turns), kept(turns, longest=2), kept(turns, longest=3)] == [["abcdef"], ["ab"], ["abc"]]
+    assert kept.asked == 3
+    assert kept(turns, longest=2) == ["ab"]
+    assert kept.asked == 3
+
+
 def test_known_texts_are_found_by_their_jaccard_similarity() -> None:
     def grams(text: str) -> set[str]:
         return {text[n : n + 5] for n in range(len(text) - 4)}
@@ -285,6 +297,8 @@ def test_an_endpoint_is_asked_in_the_chat_api(api: str, monkeypatch: pytest.Monk
     _Api.seen.clear()
     endpoint(_user("x"))
     assert [(key, body["model"]) for _, key, body in _Api.seen] == [(None, "only")]
+    endpoint(_user("x"), longest=7)
+    assert [body["max_tokens"] for _, _, body in _Api.seen] == [1024, 7]
     with pytest.raises(ModelError, match="refuses the key"):
         endpoint(_user("refused"))
     with pytest.raises(ModelError, match="none of the chat API"):
