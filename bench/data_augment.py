@@ -315,7 +315,7 @@ def main() -> None:
     if "people" in parts:
         result["people"] = {task.name: people(task, args.seeds) for task in tasks if task.name != "questions"}
     if "meaning" in parts:
-        result["meaning"] = {task.name: meaning(task) for task in tasks if task.name == "messages"}
+        result["meaning"] = {task.name: meaning(task) for task in tasks if task.language == "en"}
     print(json.dumps(result))
 
 
