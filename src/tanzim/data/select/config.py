@@ -36,7 +36,7 @@ class SelectConfig(Section):
     text is than to all others."""
     doubtful: Literal["last", "as_others"] = "last"
     """Labels that confident learning holds for wrong (as the step label_noise does) are taken last, or as all
-    others."""
+    others: better where labels are hard rather than wrong and many are doubted."""
     embedding: str | None = None
     """An embedding model to see labelled texts by; unset: their words (TF-IDF)."""
     folds: int = Field(5, ge=3, le=20)
