@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tanzim.pipeline.config import Config
     from tanzim.pipeline.data_queue import queue_data
     from tanzim.pipeline.data_record import diff_data, publish_data, trace_data
-    from tanzim.pipeline.data_review import agree_data, open_review
+    from tanzim.pipeline.data_review import agree_data, export_review, import_review, open_review
     from tanzim.pipeline.data_step import data_step
     from tanzim.pipeline.doctor import doctor
     from tanzim.pipeline.evaluate import evaluate_run
@@ -58,9 +58,11 @@ _HOME = {
     "diff_data": "pipeline.data_record",
     "doctor": "pipeline.doctor",
     "evaluate_run": "pipeline.evaluate",
+    "export_review": "pipeline.data_review",
     "export_run": "pipeline.export",
     "fetch_adapter": "pipeline.adapters",
     "finetune": "pipeline.finetune",
+    "import_review": "pipeline.data_review",
     "init": "pipeline.init",
     "inspect_data": "pipeline.prepare",
     "launch_job": "pipeline.launch",
@@ -95,9 +97,11 @@ __all__ = [
     "diff_data",
     "doctor",
     "evaluate_run",
+    "export_review",
     "export_run",
     "fetch_adapter",
     "finetune",
+    "import_review",
     "init",
     "inspect_data",
     "launch_job",

@@ -9,6 +9,7 @@ CLASSES = {"Config", "TanzimError"}
 # Arguments with their defaults; * marks those given by keyword alone.
 SURFACE = {
     "add_adapter": "path, *name=None, *task=None, *text='', *tags=(), *repository=None",
+    "agree_data": "folder, *output=None, *method='majority', *least=0.5, *votes=1",
     "chat": "model, message, *system=None, *reporter=None",
     "combine_adapters": (
         "refs, recipes, *name, *task=None, *measure=True, *repository=None, *output=None, *reporter=None"
@@ -19,18 +20,25 @@ SURFACE = {
     "diff_data": "one, two",
     "doctor": "runs_dir='runs'",
     "evaluate_run": "config, *reporter=None",
+    "export_review": "folder, annotator, output=None, *format='plain'",
     "export_run": "config, *merge=False, *output=None, *reporter=None",
     "fetch_adapter": "task=None, *ref=None, *repository=None",
     "finetune": "config, *overwrite=False, *reporter=None",
+    "import_review": "folder, file, annotator=None",
     "init": "file, *output='tanzim.yaml', *force=False, *reporter=None",
     "inspect_data": "file, *config=None",
     "launch_job": "config, *write=True",
     "load_config": "path=None, overrides=()",
     "merge_models": "models, output, *way='linear', *weights=(), *base=None, *reporter=None",
+    "open_review": "folder, annotator, *disputed=False",
     "plan": "config, *overwrite=False, *reporter=None",
     "prepare_data": "config, *overwrite=False, *reporter=None",
     "preview": "config, *count=3, *html=None, *reporter=None",
     "publish_data": "config, output, *reporter=None",
+    "queue_data": (
+        "folder, source=None, *labels=(), *count=100, *by=None, *ordered=False, *relabel=False, *seed=13, "
+        "*reporter=None"
+    ),
     "range_test": "config, *steps=40, *reporter=None",
     "promote_adapter": "ref, *task=None, *repository=None",
     "roll_back_adapter": "task, *repository=None",

@@ -57,7 +57,7 @@ def queue_command(
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="A label; once for each.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Tasks to add.")] = 100,
     by: Annotated[
-        By | None, typer.Option("--by", help="How to choose; by margin where labels are known.")
+        By | None, typer.Option("--by", help="How to choose; diversity where labels are known.")
     ] = None,
     ordered: Annotated[bool, typer.Option("--ordered", help="The labels run from low to high.")] = False,
     relabel: Annotated[bool, typer.Option("--relabel", help="Ask about texts with a label, too.")] = False,

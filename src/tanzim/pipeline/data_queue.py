@@ -66,7 +66,7 @@ def queue_data(  # noqa: PLR0913 - what a queue is made of, each of which is use
             is taken. Unset takes that of the queue.
         labels: to choose from; unset takes those of the queue, or those that the source has.
         count: tasks to add, at most.
-        by: random, uncertainty, margin, entropy or diversity; unset takes margin where labels are known.
+        by: random, uncertainty, margin, entropy or diversity; unset takes diversity where labels are known.
         ordered: whether the labels run from low to high.
         relabel: ask about texts that have a label, too (it is not shown).
         seed: of every choice.

@@ -55,7 +55,9 @@ def open_review(folder: str, annotator: str, *, disputed: bool = False) -> Itera
         yield queue, Session(mine, log, said)
 
 
-def export_review(folder: str, annotator: str, output: str | None, *, format: Format = "plain") -> list[Path]:
+def export_review(
+    folder: str, annotator: str, output: str | None = None, *, format: Format = "plain"
+) -> list[Path]:
     """Write the tasks that an annotator has not answered for another tool.
 
     Args:

@@ -280,8 +280,9 @@ def test_the_least_certain_are_asked_first() -> None:
         (f"bad awful poor {n}", "neg") for n in range(8)
     ]
     candidates = ["great nice", "awful poor", "great awful", "good good great", "bad bad poor"]
-    found = pick(candidates, known, ["pos", "neg", "none"], 1)
+    found = pick(candidates, known, ["pos", "neg", "none"], 1, by="margin")
     assert (found.by, found.places) == ("margin", [2])
+    assert pick(candidates, known, ["pos", "neg"], 1).by == "diversity"
     for by in ("uncertainty", "entropy", "diversity"):
         assert sorted(pick(candidates, known, ["pos", "neg"], 9, by=by).places) == list(range(5))  # type: ignore[arg-type]
     cold = pick(candidates, known[:3], ["pos", "neg"], 2, by="margin")
@@ -305,7 +306,7 @@ def test_a_queue_grows_by_what_teaches_most(tmp_path: Path) -> None:
     with open_review(folder, "sara") as (_, session):
         while session.current is not None:
             session.answer("خوب" if session.current.text.startswith("عالی خوب") else "بد")
-    second = queue_data(folder, count=3)
+    second = queue_data(folder, count=3, by="margin")
     assert {example.text[:8] for example in second.queue.batches[1]} == {"عالی زشت"}
     with pytest.raises(ConfigError, match="the queue has the labels"):
         queue_data(folder, labels=["x", "y"])
@@ -330,7 +331,7 @@ def test_known_labels_are_learnt_from_and_not_asked_again(tmp_path: Path) -> Non
 def test_answers_come_in_and_tasks_go_out(tmp_path: Path) -> None:
     queue = made(tmp_path / "q")
     label(queue, "sara", ["spam", "", "", "", "", ""])
-    (file,) = export_review(str(queue.path), "sara", None)
+    (file,) = export_review(str(queue.path), "sara")
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 5  # what she has answered is left out
     for row in rows:
@@ -339,7 +340,7 @@ def test_answers_come_in_and_tasks_go_out(tmp_path: Path) -> None:
     assert import_review(str(queue.path), str(file)) == {"sara": 5}
     assert list(answers(queue, "sara").values()) == ["spam", *["ham"] * 5]
     with pytest.raises(DataError, match="answered everything"):
-        export_review(str(queue.path), "sara", None)
+        export_review(str(queue.path), "sara")
     write(file, [{**rows[0], "label": "wrong"}])
     with pytest.raises(DataError, match="is not one of"):
         import_review(str(queue.path), str(file))

@@ -49,7 +49,8 @@ def pick(
         known: texts with one: what the small model (TF-IDF, logistic regression) learns from.
         labels: all labels.
         count: how many are wanted; all where there are no more.
-        by: random, or how unsure the model is (see `choose`); unset takes margin where two labels are known.
+        by: random, or how unsure the model is (see `choose`); unset takes diversity where two labels are
+            known, after which the model ranks texts best (bench/data_label.py).
         seed: of what is left to chance.
 
     Raises:
@@ -62,7 +63,7 @@ def pick(
     if by == "random" or not two:
         why = "asked for" if by == "random" else "the labels known so far are of fewer than two classes"
         return Pick(order[:count].tolist(), "random", why)
-    how: Strategy = by or "margin"
+    how: Strategy = by or "diversity"
     features = surrogate.hashed_words([*(text for text, _ in known), *(candidates[one] for one in order)])
     codes = np.array([list(labels).index(label) for _, label in known], np.int64)
     present, codes = np.unique(codes, return_inverse=True)  # of a label without a text nothing is known
