@@ -102,6 +102,31 @@ def test_croissant_is_accepted_and_read_by_its_own_library(published: Path) -> N
         assert record["train/label"].decode() == line["label"]
 
 
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")  # in mlcroissant
+def test_croissant_of_conversations_beside_texts_can_be_read(tmp_path: Path) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    turns = [{"role": "user", "content": "سلام، چطوری؟"}, {"role": "assistant", "content": "خوبم."}]
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(
+            json.dumps({"messages": [*turns, {"role": "user", "content": f"{n}"}, turns[1]]})
+            for n in range(9)
+        )
+    )
+    (tmp_path / "b.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"متن شمارهٔ {n * 977}"}) for n in range(9))
+    )
+    prepare(
+        DataConfig(path=[str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]), tmp_path / "data", seed=1
+    )
+    publish(tmp_path / "data", tmp_path / "out", CardConfig(), "run")
+    dataset = mlcroissant.Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))
+    found = list(dataset.records("train"))
+    assert [one["train/provenance"].decode() for one in found] == [
+        line["provenance"] for line in _lines(tmp_path / "out" / "train.jsonl")
+    ]
+    assert {one["train/text"] is None for one in found} == {True, False}
+
+
 def test_croissant_names_the_very_files(published: Path) -> None:
     value = json.loads((published / "croissant.json").read_text(encoding="utf-8"))
     for file in value["distribution"]:

@@ -118,10 +118,13 @@ def _records(split: str, path: Path, columns: Sequence[str]) -> Json:
             "name": f"{split}/{column}",
             "description": _COLUMNS[column],
             "dataType": "sc:Text",
-            **({"repeated": True} if column in ("words", "tags", *_OBJECTS) else {}),
+            **({"repeated": True} if column in ("words", "tags") else {}),
             "source": {"fileObject": {"@id": path.name}, "extract": {"column": column}},
         }
         for column in _COLUMNS
-        if column in columns
+        if column in columns and column not in _OBJECTS
     ]
-    return {"@type": "cr:RecordSet", "@id": split, "name": split, "field": fields}
+    value = {"@type": "cr:RecordSet", "@id": split, "name": split, "field": fields}
+    # A list of objects, of which rows of another kind have none, is what readers of Croissant 1.0 stop at.
+    nested = [f"{column}: {_COLUMNS[column]}" for column in _OBJECTS if column in columns]
+    return value | ({"description": f"The file's rows also have {' '.join(nested)}"} if nested else {})
