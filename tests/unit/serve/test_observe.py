@@ -51,7 +51,11 @@ def test_metrics_are_what_was_done(engine: Engine, tmp_path: Path) -> None:
         httpx.post(chat, json={**ASKED, "stream": True})
         httpx.post(chat, json={**ASKED, "model": "none"})
         httpx.get(f"{url}/v1/files/file-{'x' * 40}")
-        text = httpx.get(f"{url}/metrics").text
+        # A stream is counted when it is closed, which its reader sees a moment before.
+        end = time.monotonic() + 60
+        whole = 'tanzim_requests_total{method="POST",route="/v1/chat/completions",status="200"} 4.0'
+        while whole not in (text := httpx.get(f"{url}/metrics").text) and time.monotonic() < end:
+            time.sleep(0.01)
     found = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
