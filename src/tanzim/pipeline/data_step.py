@@ -18,6 +18,7 @@ from tanzim.data.describe.rows import write_rows
 from tanzim.data.executor import Local
 from tanzim.data.ingest.dataset import read_data
 from tanzim.data.ledger import StepReport
+from tanzim.pipeline.powers import open_powers
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def data_step(
         top = "; ".join(f"{reason} ({count})" for reason, count in reading.faults.most_common(3))
         if not reading.dataset.rows:
             raise DataError(f"there is no row that can be used{f': {top}' if top else ''}", where=str(file))
-        applied = apply_step(reading.dataset, config, powers=powers, progress=progress)
+        applied = apply_step(reading.dataset, config, powers=powers or open_powers(), progress=progress)
         if top:
             reporter.say(f"{reading.faults.total()} rows cannot be read: {top}")
     written = Path(output) if output else None
