@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,6 +19,7 @@ from tanzim.core.records import Progress, no_progress
 from tanzim.infer.answers import score_answers
 from tanzim.infer.forward import Forward
 from tanzim.infer.request import AnswerScore, Completion, Delta, Request
+from tanzim.infer.residents import Residents
 from tanzim.infer.scheduler import Scheduler
 from tanzim.infer.sequence import Sequence
 from tanzim.infer.weights import Weights
@@ -55,13 +57,15 @@ class Engine:
         self._base_hash = base_hash
         self._weights = Weights(model)
         self._forward = Forward(self._weights.bare)
+        self._residents = Residents(self._load, self._weights.drop)
         self._lean: tuple[tuple[int, int], LeanModel | None] | None = None
         model.eval()
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names of the adapters that are loaded."""
-        return self._weights.adapters
+        """Names of the adapters that are loaded, or were and can be again."""
+        kept = self._weights.adapters
+        return kept + tuple(name for name in self._residents.names if name not in kept)
 
     @property
     def context_length(self) -> int | None:
@@ -75,11 +79,38 @@ class Engine:
             ModelError: the name is taken, or the folder holds no adapter for this base.
 
         """
+        if name in self.adapters:
+            raise ModelError(f"an adapter '{name}' is already loaded", fix="choose another name")
+        self._residents.add(name, folder)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ModelError: there is none of this name, or it is answering just now.
+
+        """
+        self._residents.remove(name)
+
+    def supply_adapters(
+        self, fetch: Callable[[str], Path] | None = None, *, memory: int | None = None
+    ) -> None:
+        """Load adapters when requests name them, and let the longest unused go.
+
+        Args:
+            fetch: returns the folder of an adapter that is not known yet, or raises a `TanzimError`. It is
+                called between two passes, in the thread that computes.
+            memory: bytes that loaded adapters may take, each counted as twice its file; None for no
+                bound. Where all of them are in use, requests for others wait.
+
+        """
+        self._residents.fetch, self._residents.memory = fetch, memory
+
+    @torch.inference_mode(False)  # what is made during generation must serve gradients elsewhere, too
+    def _load(self, name: str, folder: Path) -> None:
         from tanzim.adapters.lifted import lift_adapter
         from tanzim.adapters.store import read_own
 
-        if name in self.adapters:
-            raise ModelError(f"an adapter '{name}' is already loaded", fix="choose another name")
         if own_type(folder) is not None:
             self._weights.add_own(name, read_own(folder, base_hash=self._base_hash))
             return
@@ -97,12 +128,15 @@ class Engine:
             ModelError: no such adapter is loaded.
 
         """
+        self._bring(adapter)
         with self._weights.using(adapter):
             yield self._weights.module(adapter)
 
     def scheduler(self, max_batch: int, *, join_at: int = 1, mix: bool = True) -> Scheduler:
         """Return a scheduler to feed with `sequence` and step by hand."""
-        return Scheduler(self._forward, self._weights, max_batch=max_batch, join_at=join_at, mix=mix)
+        return Scheduler(
+            self._forward, self._weights, self._residents, max_batch=max_batch, join_at=join_at, mix=mix
+        )
 
     def server(self, max_batch: int, *, cache_tokens: int | None = None) -> Scheduler | PagedScheduler:
         """Return the scheduler for many requests that come and go: the lean one where the model fits it.
@@ -117,6 +151,7 @@ class Engine:
         """
         from tanzim.infer.paged_scheduler import PagedScheduler
 
+        self._residents.let_all_go()  # whoever held them served before
         plain = self.scheduler(max_batch)
         lean = self._lean_model()
         if lean is None:
@@ -124,6 +159,7 @@ class Engine:
         return PagedScheduler(
             lean,
             self._weights,
+            self._residents,
             plain,
             max_batch=max_batch,
             context=self.context_length,
@@ -149,7 +185,8 @@ class Engine:
             ModelError: the adapter is unknown, or the prompt leaves no room in the context.
 
         """
-        if request.adapter is not None and request.adapter not in self.adapters:
+        unknown = request.adapter is not None and request.adapter not in self.adapters
+        if unknown and self._residents.fetch is None:
             known = ", ".join(self.adapters) or "none"
             raise ModelError(f"there is no adapter '{request.adapter}' (loaded: {known})")
         limit, length = request.max_new_tokens, len(request.prompt_ids)
@@ -189,7 +226,13 @@ class Engine:
             scheduler.add(sequence)
         done = 0
         while scheduler.busy:
-            finished = sum(s.finish_reason is not None for s in scheduler.step())
+            stepped = scheduler.step()
+            failed = next((s.error for s in stepped if s.error is not None), None)
+            if failed is not None:
+                for sequence in sequences:
+                    scheduler.cancel(sequence)
+                raise failed
+            finished = sum(s.finish_reason is not None for s in stepped)
             done += finished
             if finished:
                 progress(done, len(sequences), "answers")
@@ -205,11 +248,16 @@ class Engine:
         sequence = self.sequence(request)
         scheduler = self.scheduler(1, mix=False)
         scheduler.add(sequence)
-        while scheduler.busy:
-            scheduler.step()
-            delta = sequence.take()
-            if delta is not None:
-                yield delta
+        try:
+            while scheduler.busy:
+                scheduler.step()
+                if sequence.error is not None:
+                    raise sequence.error
+                delta = sequence.take()
+                if delta is not None:
+                    yield delta
+        finally:
+            scheduler.cancel(sequence)
 
     def score_answers(
         self,
@@ -228,9 +276,14 @@ class Engine:
             progress: told after each batch of items.
 
         """
+        self._bring(adapter)
         return score_answers(
             self._forward, self._weights, items, adapter, max_batch=max_batch, progress=progress
         )
+
+    def _bring(self, adapter: str | None) -> None:
+        if adapter in self._residents.names and not self._residents.bring(str(adapter)):
+            raise ModelError(f"there is no room for the adapter '{adapter}' while others answer")
 
     def logprobs(self, prompt_ids: list[int], answer_ids: list[int], adapter: str | None) -> list[float]:
         """Return the natural log-probability of each answer token after the prompt."""

@@ -18,6 +18,7 @@ from tanzim.infer.kernels import PAGE
 from tanzim.infer.lean import LeanModel, moved
 from tanzim.infer.paged_cache import Chunk, Pass, pages_of
 from tanzim.infer.pages import Pages, Table
+from tanzim.infer.residents import Residents
 from tanzim.infer.sampling import choose, logprobs
 from tanzim.infer.scheduler import Scheduler
 from tanzim.infer.sequence import Sequence
@@ -51,6 +52,7 @@ class PagedScheduler:
     Args:
         lean: the forward pass.
         weights: knows which adapters mix.
+        residents: loads adapters that wait for their turn.
         other: runs the adapters that do not.
         max_batch: most sequences computed together.
         context: most tokens of a sequence.
@@ -63,6 +65,7 @@ class PagedScheduler:
         self,
         lean: LeanModel,
         weights: Weights,
+        residents: Residents,
         other: Scheduler,
         *,
         max_batch: int,
@@ -70,6 +73,7 @@ class PagedScheduler:
         cache_tokens: int | None = None,
     ) -> None:
         self._lean, self._weights, self._other = lean, weights, other
+        self._residents = residents
         self._max_batch = max_batch
         if cache_tokens is None:
             room = _free_memory(lean.device) * SHARE_OF_MEMORY / lean.bytes_per_token
@@ -92,7 +96,7 @@ class PagedScheduler:
 
         """
         most = self._most(sequence)
-        if self._mixes(sequence) and most > self._cache.pages * PAGE:
+        if most > self._cache.pages * PAGE:
             raise ModelError(
                 f"the request may come to {most} tokens; the cache holds {self._cache.pages * PAGE}",
                 fix="ask for a shorter answer",
@@ -112,10 +116,13 @@ class PagedScheduler:
 
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
-        """Compute one pass; return the sequences that got a token (none, while a long prompt is read)."""
-        self._admit()
+        """Compute one pass; return the sequences that got a token, or failed to begin.
+
+        There may be none, while a long prompt is read.
+        """
+        failed = self._admit()
         if not self._rows:
-            return self._other.step()
+            return failed + (self._other.step() if self._other.busy else [])
         parts = self._divide()
         logits_WV = self._compute(parts)
         advanced = []
@@ -123,7 +130,7 @@ class PagedScheduler:
             self._pages.advance(row.table, row.ids, count)
             if not row.left:
                 advanced.append(row)
-        return self._sample(logits_WV, advanced)
+        return failed + self._sample(logits_WV, advanced)
 
     def _mixes(self, sequence: Sequence) -> bool:
         return self._weights.mixes(sequence.request.adapter)
@@ -131,22 +138,29 @@ class PagedScheduler:
     def _most(self, sequence: Sequence) -> int:
         return len(sequence.request.prompt_ids) + sequence.limit
 
-    def _admit(self) -> None:
-        """Let the next sequences in, strictly in order."""
-        while self._waiting:
+    def _admit(self) -> list[Sequence]:
+        """Let the next sequences in, strictly in order; return those that cannot begin."""
+        failed: list[Sequence] = []
+        while self._waiting and len(self._rows) < self._max_batch:
             head = self._waiting[0]
-            if not self._mixes(head):
-                if self._rows:
-                    return
+            if not self._residents.ready(head):
+                break
+            if head.error is not None:
+                failed.append(self._waiting.popleft())
+            elif self._mixes(head):
+                prompt = head.request.prompt_ids
+                table = None
+                if not self._other.busy:
+                    table = self._pages.begin(self._root(head), prompt, self._most(head))
+                if table is None:
+                    break
+                self._rows.append(_Row(self._waiting.popleft(), table, list(prompt)))
+                self._residents.hold(head.request.adapter)
+            elif self._rows:
+                break
+            else:
                 self._other.add(self._waiting.popleft())
-                continue
-            if self._other.busy or len(self._rows) >= self._max_batch:
-                return
-            prompt = head.request.prompt_ids
-            table = self._pages.begin(self._root(head), prompt, self._most(head))
-            if table is None:
-                return
-            self._rows.append(_Row(self._waiting.popleft(), table, list(prompt)))
+        return failed
 
     def _root(self, sequence: Sequence) -> Hashable:
         return self._weights.version(sequence.request.adapter)
@@ -209,6 +223,7 @@ class PagedScheduler:
 
     def _leave(self, row: _Row) -> None:
         self._rows.remove(row)
+        self._residents.let_go(row.sequence.request.adapter)
         self._pages.release(row.table)
 
 

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 
 from tanzim.infer.cache import KVCache, stack_masks
 from tanzim.infer.forward import Forward, common_prefix, left_padded
+from tanzim.infer.residents import Residents
 from tanzim.infer.sampling import choose, logprobs
 from tanzim.infer.sequence import Sequence
 from tanzim.infer.weights import Weights
@@ -54,6 +55,7 @@ class Scheduler:
     Args:
         forward: the model's forward pass.
         weights: switches between base and adapters.
+        residents: loads adapters that wait for their turn.
         max_batch: most rows computed together.
         join_at: let new rows in when this many are free (more than one: fewer, larger prefills).
         mix: let adapters of low rank share a batch; else they are merged into the weights, one at a time,
@@ -62,10 +64,18 @@ class Scheduler:
     """
 
     def __init__(
-        self, forward: Forward, weights: Weights, *, max_batch: int, join_at: int = 1, mix: bool = True
+        self,
+        forward: Forward,
+        weights: Weights,
+        residents: Residents,
+        *,
+        max_batch: int,
+        join_at: int = 1,
+        mix: bool = True,
     ) -> None:
         self._forward = forward
         self._weights = weights
+        self._residents = residents
         self._max_batch = 1 if forward.single_row else max_batch
         self._join_at = min(join_at, self._max_batch)
         self._mix = mix
@@ -91,29 +101,37 @@ class Scheduler:
 
     @torch.inference_mode()
     def step(self) -> list[Sequence]:
-        """Give every running sequence one more token; return those that got one."""
-        group = self._admit()
+        """Give every running sequence one more token; return those that got one, or failed to begin."""
+        group, failed = self._admit()
+        if not group and self._batch is None:
+            return failed
         logits_BV, sequences = self._prefill(group) if group else self._decode()
         self._sample(logits_BV, sequences)
         if self._batch is not None and any(s.finish_reason for s in self._batch.sequences):
             self._keep([s.finish_reason is None for s in self._batch.sequences])
-        return sequences
+        return failed + sequences
 
     def _lane(self, sequence: Sequence) -> str | None:
         """Return what the sequences of one batch have in common: their adapter, or that they mix."""
         adapter = sequence.request.adapter
         return MIXED if self._mix and self._weights.mixes(adapter) else adapter
 
-    def _admit(self) -> list[Sequence]:
-        """Take the next sequences off the queue that fit into the batch."""
+    def _admit(self) -> tuple[list[Sequence], list[Sequence]]:
+        """Take the next sequences off the queue that fit into the batch; and those that cannot begin."""
         running = len(self._batch.sequences) if self._batch is not None else 0
         free = self._max_batch - running
         group: list[Sequence] = []
+        failed: list[Sequence] = []
         if not self._waiting or (running and free < self._join_at):
-            return group
-        lane = self._lane(self._batch.sequences[0] if self._batch is not None else self._waiting[0])
+            return group, failed
+        lane = self._lane(self._batch.sequences[0]) if self._batch is not None else None
         longest = 0
-        while self._waiting and len(group) < free:
+        while self._waiting and len(group) < free and self._residents.ready(self._waiting[0]):
+            if self._waiting[0].error is not None:
+                failed.append(self._waiting.popleft())
+                continue
+            if not running and not group:
+                lane = self._lane(self._waiting[0])
             head = self._waiting[0].request
             longest = max(longest, len(head.prompt_ids))
             too_many = group and longest * (len(group) + 1) > PREFILL_TOKENS
@@ -122,7 +140,8 @@ class Scheduler:
             if self._lane(self._waiting[0]) != lane or too_many or alone:
                 break
             group.append(self._waiting.popleft())
-        return group
+            self._residents.hold(head.adapter)
+        return group, failed
 
     def _prefill(self, group: list[Sequence]) -> tuple[Tensor, list[Sequence]]:
         """Compute the prompts of ``group`` and let it join the batch; returns logits [B, V]."""
@@ -228,6 +247,9 @@ class Scheduler:
         """Let rows leave the batch, and with them the columns that only they needed."""
         batch = self._batch
         assert batch is not None
+        for sequence, stays in zip(batch.sequences, keep, strict=True):
+            if not stays:
+                self._residents.let_go(sequence.request.adapter)
         if not any(keep):
             self._batch = None
             return

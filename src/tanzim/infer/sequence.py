@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
+from tanzim.core.errors import TanzimError
 from tanzim.infer.request import Completion, Delta, FinishReason, Request, TokenLogprob
 from tanzim.infer.sampling import Sampler
 from tanzim.infer.text import Detokeniser, StopFinder
@@ -32,6 +33,7 @@ class Sequence:
         self.sampler = Sampler(request)
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.error: TanzimError | None = None  # why it could not even begin
         self._stop_ids = stop_ids
         self.limit = limit
         self._detokeniser = Detokeniser(tokenizer)

@@ -75,6 +75,15 @@ class Weights:
         self._loads += 1
         self._loaded[name] = self._loads
 
+    def drop(self, name: str) -> None:
+        """Take an adapter that `add_own` took out again, and what was made for it."""
+        del self._own[name], self._loaded[name]
+        self._starts.pop(name, None)
+        if self._changes is not None and self._changes[0] == name:
+            self._changes = None
+        if name in self._mix:
+            self._mix.remove(name)
+
     @property
     def bare(self) -> PreTrainedModel:
         """The model inside PEFT's wrapper."""
