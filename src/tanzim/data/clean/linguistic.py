@@ -38,7 +38,7 @@ _ENGLISH_STOP = frozenset(
 )
 _CONTRACTED = re.compile(r"(?i)([^\W\d_]+)(n['’]t|['’](?:s|re|ve|ll|d|m))$")
 _TOKEN = re.compile(
-    r"https?://[^\s<>\"]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"  # addresses
+    r"https?://[^\s<>\"]+|[\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+"  # addresses; before @ RFC 5321 allows 64
     r"|\d+(?:[.,:/٫٬]\d+)*|(?:[A-Za-z]\.){2,}|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc)\."  # numbers, U.S., Dr.
     r"|[^\W\d_](?:[\w\u200c\u064b-\u0652]|['’-](?=\w))*"  # words, don't, well-known, half-spaces
     r"|\.{2,}|[^\w\s\u200c]|_+|\w+"

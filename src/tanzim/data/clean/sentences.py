@@ -58,7 +58,8 @@ class Sentences(Step[SentencesConfig]):
             language = language_of(example, self.config.language)
             # Parts of one document stay on one side of a split.
             about = {"group": str(example.provenance), **example.about}
-            for number, part in enumerate(packed(example.text, self.config.max_characters, language), 1):
+            parts = packed(example.text, self.config.max_characters, language)
+            for number, part in enumerate(parts or [example.text], 1):  # of white space alone nothing is left
                 origin = example.provenance
                 if number > 1:
                     derived = f"{origin.derived}, part {number}".lstrip(", ")
