@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from tanzim.core.errors import ModelError
+from tanzim.pipeline.data_step import data_step
 from tanzim.pipeline.power_embed import batches, open_embed
 
 TEXTS = ["a cat", "the cat sat on the mat", "", "کتاب خوب است", "the " * 90, "a cat"]
@@ -85,3 +86,10 @@ def test_the_embedded_model_knows_what_says_the_same() -> None:
         ["A man is eating food.", "Somebody eats a meal.", "The stock market fell sharply."]
     )
     assert float(same @ other) > 0.5 > float(same @ far) + 0.3
+
+
+def test_a_step_on_a_file_opens_the_model_that_it_names(encoder: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "the cat sat"}\n{"text": "کتاب خوب است"}\n{"text": "the cat  sat"}\n', "utf-8")
+    done = data_step(str(rows), {"type": "dedup_semantic", "model": str(encoder), "threshold": 0.99})
+    assert [line["row"] for line in done.removed] == [3]
