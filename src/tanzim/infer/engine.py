@@ -18,7 +18,8 @@ from tanzim.core.errors import ModelError
 from tanzim.core.records import Progress, no_progress
 from tanzim.infer.answers import score_answers
 from tanzim.infer.forward import Forward
-from tanzim.infer.request import AnswerScore, Completion, Delta, Request
+from tanzim.infer.grammar import Grammars
+from tanzim.infer.request import AnswerScore, Completion, Delta, Grammar, Request
 from tanzim.infer.residents import Residents
 from tanzim.infer.scheduler import Scheduler
 from tanzim.infer.sequence import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tanzim.infer.lean import LeanModel
     from tanzim.infer.paged_scheduler import PagedScheduler
 
-__all__ = ["AnswerScore", "Completion", "Delta", "Engine", "Request"]
+__all__ = ["AnswerScore", "Completion", "Delta", "Engine", "Grammar", "Request"]
 
 
 class Engine:
@@ -57,6 +58,9 @@ class Engine:
         self._base_hash = base_hash
         self._weights = Weights(model)
         self._forward = Forward(self._weights.bare)
+        head = self._weights.bare.get_output_embeddings()
+        rows = len(tokenizer) if head is None else head.weight.shape[0]
+        self._grammars = Grammars(tokenizer, rows, stop_ids)
         self._residents = Residents(self._load, self._weights.drop)
         self._lean: tuple[tuple[int, int], LeanModel | None] | None = None
         model.eval()
@@ -183,6 +187,8 @@ class Engine:
 
         Raises:
             ModelError: the adapter is unknown, or the prompt leaves no room in the context.
+            ConfigError: the grammar is wrong.
+            MissingExtra: there is a grammar, and llguidance is not installed.
 
         """
         unknown = request.adapter is not None and request.adapter not in self.adapters
@@ -202,7 +208,8 @@ class Engine:
                     fix="shorten the prompt",
                 )
             limit = min(limit, self.context_length - length)
-        return Sequence(request, self.tokenizer, self.stop_ids, limit)
+        matcher = None if request.grammar is None else self._grammars.matcher(request.grammar)
+        return Sequence(request, self.tokenizer, self.stop_ids, limit, matcher)
 
     def generate(
         self, requests: Rows[Request], *, max_batch: int = 16, progress: Progress = no_progress

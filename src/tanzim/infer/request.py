@@ -12,6 +12,21 @@ FinishReason = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must keep to, to its last character; one cut off by its length is a beginning of such.
+
+    Args:
+        type: json_schema, json_object (any object) or regex.
+        text: the schema as JSON, or the expression (of the Rust kind: no look-around, no references);
+            empty for json_object.
+
+    """
+
+    type: Literal["json_schema", "json_object", "regex"]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to continue.
 
@@ -24,6 +39,7 @@ class Request:
         seed: makes the sampling repeatable, whatever else is in the batch; None draws a fresh one.
         stop: strings that end the answer, themselves left out of it.
         logprobs: None for none, else how many alternatives to report beside each chosen token.
+        grammar: what the answer must keep to; None for nothing.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -38,6 +54,7 @@ class Request:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:

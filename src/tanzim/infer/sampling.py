@@ -10,6 +10,7 @@ import secrets
 import torch
 from torch import Tensor
 
+from tanzim.infer.grammar import Matcher
 from tanzim.infer.request import Request, TokenLogprob
 
 NUCLEUS = 1024  # tokens sorted first; all of them only where these hold less than top_p
@@ -20,9 +21,15 @@ class Sampler:
 
     Each token takes one number of the request's own generator and inverts the cumulative
     distribution, so that the text depends on the seed and not on what else is in the batch.
+
+    Args:
+        request: what was asked.
+        matcher: follows the grammar that the answer must keep to.
+
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, matcher: Matcher | None = None) -> None:
+        self.matcher = matcher
         self.temperature = request.temperature
         self.top_p = request.top_p
         self.logprobs = request.logprobs
@@ -62,8 +69,14 @@ def choose(logits_BV: Tensor, samplers: list[Sampler]) -> list[int]:
     """
     chosen: list[int] = logits_BV.argmax(dim=-1).tolist()
     for row, sampler in enumerate(samplers):
+        matcher = sampler.matcher
+        logits_V = logits_BV[row] if matcher is None else matcher.masked(logits_BV[row])
         if sampler.temperature > 0:
-            chosen[row] = sampler.choose(logits_BV[row])
+            chosen[row] = sampler.choose(logits_V)
+        elif matcher is not None:
+            chosen[row] = int(logits_V.argmax())
+        if matcher is not None:
+            matcher.take(chosen[row])
     return chosen
 
 

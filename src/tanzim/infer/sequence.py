@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from tanzim.core.errors import TanzimError
+from tanzim.core.errors import ModelError, TanzimError
+from tanzim.infer.grammar import Matcher
 from tanzim.infer.request import Completion, Delta, FinishReason, Request, TokenLogprob
 from tanzim.infer.sampling import Sampler
 from tanzim.infer.text import Detokeniser, StopFinder
@@ -19,6 +20,7 @@ class Sequence:
         tokenizer: turns tokens into text.
         stop_ids: tokens that end the answer.
         limit: most tokens to generate (the request's, or what the context leaves).
+        matcher: follows the request's grammar.
 
     """
 
@@ -28,12 +30,13 @@ class Sequence:
         tokenizer: Any,  # noqa: ANN401 - any tokenizer with decode
         stop_ids: Container[int],
         limit: int,
+        matcher: Matcher | None = None,
     ) -> None:
         self.request = request
-        self.sampler = Sampler(request)
+        self.sampler = Sampler(request, matcher)
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
-        self.error: TanzimError | None = None  # why it could not even begin
+        self.error: TanzimError | None = None  # why it could not begin, or go on
         self._stop_ids = stop_ids
         self.limit = limit
         self._detokeniser = Detokeniser(tokenizer)
@@ -56,6 +59,11 @@ class Sequence:
             self._end("stop", len(self.ids) - 1)
             return
         self._release(self._detokeniser.push(token))
+        matcher = self.sampler.matcher
+        if self.finish_reason is None and matcher is not None and matcher.ended:
+            if matcher.error is not None:
+                self.error = ModelError(f"the answer's grammar cannot be followed: {matcher.error}")
+            self._end("stop", len(self.ids))
         if self.finish_reason is None and len(self.ids) >= self.limit:
             self._end("length", len(self.ids))
 
