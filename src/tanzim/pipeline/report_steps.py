@@ -67,7 +67,9 @@ def _times(steps: Sequence[Json], cache: Json) -> str:
     """Say how long it took, what came from the cache, and what the split did."""
     fresh = [step for step in steps if not step["cached"]]
     said = f"{len(fresh)} of {count(len(steps), 'step')} ran, in {duration(sum(s['seconds'] for s in fresh))}"
-    if len(fresh) < len(steps):
+    if not fresh:
+        said = f"{count(len(steps), 'step')} came from the cache, with the time they had taken"
+    elif len(fresh) < len(steps):
         said += "; the others came from the cache, with the time they had taken"
     if cache:
         said += f". Results are kept in {cache['folder']} ({size(cache['bytes'])}); {cache['rule']}"
