@@ -21,6 +21,7 @@ from tanzim.adapters.config import LoraConfig
 from tanzim.adapters.fast import accelerate
 from tanzim.core.records import Provenance
 from tanzim.models.config import ModelConfig
+from tanzim.models.kernels.attention import hide_from_compiler
 from tanzim.models.load import load_model
 from tanzim.models.resolve import resolve
 from tanzim.train.batches import Batch, collate
@@ -37,6 +38,7 @@ WAYS: dict[str, Callable[[torch.nn.Module], object]] = {
 
 def main() -> None:
     """Measure each way."""
+    hide_from_compiler()
     parser = argparse.ArgumentParser(description="plain, compiled and fast layers")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=3, help="steps that are measured")

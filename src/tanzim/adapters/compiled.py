@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from tanzim.adapters.fast import distance, trial
 from tanzim.adapters.full import decoder_layers
 from tanzim.core.errors import ConfigError, ModelError
-from tanzim.models.kernels import attention
 
 KEY = "train.compile"
 # Of loss and gradients on the trial, relative; in half precision, kernels keep digits that steps round off.
@@ -36,7 +35,8 @@ def compile_layers(model: Any, *, autocast: torch.dtype | None = None) -> str:  
     """Compile the layers of ``model`` in place, if they prove equal to what they were.
 
     Args:
-        model: a causal model or an encoder, with or without an adapter, ready to be trained.
+        model: a causal model or an encoder, with or without an adapter, ready to be trained; its attention
+            is hidden from the compiler (`tanzim.models.kernels.attention.hide_from_compiler`).
         autocast: precision of the products where it differs from the weights'.
 
     Returns:
@@ -51,7 +51,6 @@ def compile_layers(model: Any, *, autocast: torch.dtype | None = None) -> str:  
 
     device = next(model.parameters()).device
     _refuse_without_compiler(device)
-    attention.hide_from_compiler()
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     layers = list(decoder_layers(inner).values())
     random = _draws(model)

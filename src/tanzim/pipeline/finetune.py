@@ -23,6 +23,7 @@ from tanzim.core.progress import Reporter
 from tanzim.core.records import Json, Progress
 from tanzim.core.run import RunFolder, RunManifest
 from tanzim.data.prepare import DataReport
+from tanzim.models.kernels.attention import hide_from_compiler
 from tanzim.models.load import HEADED, pick_device, pick_dtype
 from tanzim.models.quiet import quiet
 from tanzim.pipeline.config import Config
@@ -172,6 +173,7 @@ def prepare_method(
                 fix="set it to false, or launch.strategy to ddp",
             )
         with reporter.task("compiling the layers"):
+            hide_from_compiler()
             reporter.say(compile_layers(method.model, autocast=autocast))
     elif not whole and task.model in ("causal", *HEADED) and not ranks.together:
         for note in accelerate(method.model):
