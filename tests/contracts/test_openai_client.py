@@ -4,60 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from helpers.serving import serving
-from tanzim.adapters.config import LoraConfig
-from tanzim.adapters.lora import attach
+from helpers.serving import Lines
 from tanzim.core.records import Json, Message
 from tanzim.infer.engine import Engine, Request
-from tanzim.infer.scheduler import Scheduler
+from tanzim.infer.paged_scheduler import PagedScheduler
 
 TOOL: Json = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
-
-
-class Lines:
-    """A renderer of one line per turn."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._tokenizer = tokenizer
-
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Json] = ()) -> list[int]:
-        calls = [f"{m.role}:{m.content}{[c.name for c in m.tool_calls] or ''}\n" for m in messages]
-        names = [tool["function"]["name"] for tool in tools]
-        return self._tokenizer.encode(f"{names or ''}{''.join(calls)}>", add_special_tokens=False)
-
-
-@pytest.fixture
-def engine(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> Engine:
-    tuned = attach(tiny_model, LoraConfig(rank=4, alpha=8), seed=1)
-    torch.manual_seed(1)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return Engine(tuned, tiny_tokenizer, stop_ids=[2], base_hash="0" * 64)
-
-
-@pytest.fixture
-def url(engine: Engine, tmp_path: Path) -> Iterator[str]:
-    names = {"tiny": None, "tuned": "default"}
-    with serving(engine, Lines(engine.tokenizer), names, tmp_path, max_new_tokens=24, max_batch=4) as address:
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 def user(text: str) -> list[Any]:
@@ -274,18 +233,18 @@ def test_eight_clients_at_once(client: openai.OpenAI) -> None:
 def test_a_client_that_leaves_stops_the_computation(
     url: str, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    cancelled, cancel, step = threading.Event(), Scheduler.cancel, Scheduler.step
+    cancelled, cancel, step = threading.Event(), PagedScheduler.cancel, PagedScheduler.step
 
-    def slow(scheduler: Scheduler) -> Any:
+    def slow(scheduler: PagedScheduler) -> Any:
         time.sleep(0.02)  # a tiny model would be done before anybody can leave
         return step(scheduler)
 
-    def seen(scheduler: Scheduler, sequence: Any) -> None:
+    def seen(scheduler: PagedScheduler, sequence: Any) -> None:
         cancel(scheduler, sequence)
         cancelled.set()
 
-    monkeypatch.setattr(Scheduler, "cancel", seen)
-    monkeypatch.setattr(Scheduler, "step", slow)
+    monkeypatch.setattr(PagedScheduler, "cancel", seen)
+    monkeypatch.setattr(PagedScheduler, "step", slow)
     body = {
         "model": "tiny",
         "messages": user("hello"),

@@ -1,17 +1,19 @@
-"""The server on a free port of this machine, in a thread of the test."""
+"""The server on a free port of this machine, in a thread of the test, and a renderer for it."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from transformers import PreTrainedTokenizerFast
 
+from tanzim.core.records import Json, Message
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.workshop import Workshop
@@ -19,6 +21,18 @@ from tanzim.serve.app import create_app
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.service import Prompts
 from tanzim.serve.store.store import open_store
+
+
+class Lines:
+    """A renderer of one line per turn."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Json] = ()) -> list[int]:
+        calls = [f"{m.role}:{m.content}{[c.name for c in m.tool_calls] or ''}\n" for m in messages]
+        names = [tool["function"]["name"] for tool in tools]
+        return self._tokenizer.encode(f"{names or ''}{''.join(calls)}>", add_special_tokens=False)
 
 
 @contextmanager

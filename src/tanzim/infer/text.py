@@ -76,7 +76,7 @@ class StopFinder:
             self.found = True
             end = min(places)
         else:
-            end = len(self._held) - max((_overlap(self._held, stop) for stop in self._stops), default=0)
+            end = len(self._held) - max((overlap(self._held, stop) for stop in self._stops), default=0)
         released, self._held = self._held[:end], self._held[end:]
         return released
 
@@ -86,7 +86,7 @@ class StopFinder:
         return released
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Return the length of the longest end of ``text`` that begins ``stop``."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):

@@ -22,7 +22,7 @@ from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
 from tanzim.serve.observe.metrics import Measure, Metrics
 from tanzim.serve.observe.requests import RequestLog
-from tanzim.serve.routes import chat, files, jobs, models
+from tanzim.serve.routes import chat, completions, files, jobs, lora, models, responses, uploads
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
 from tanzim.serve.store.store import Store
@@ -67,7 +67,7 @@ def create_app(
     app.add_middleware(BodyBound, most=config.max_body_mb, uploads=config.max_file_mb)
     _add_errors(app)
     context = Context(service, store, workshop, config, metrics, RequestLog(config.request_log, store.root))
-    for family in (models, chat, files, jobs):
+    for family in (models, chat, completions, responses, files, uploads, jobs, lora):
         family.add(app, context)
     return app
 

@@ -15,7 +15,7 @@ class BodyBound:
     Args:
         app: the application.
         most: of a body (MB).
-        uploads: of a file's upload (MB).
+        uploads: of a file's upload, or a part of it (MB).
 
     """
 
@@ -28,7 +28,9 @@ class BodyBound:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = scope["path"] == "/v1/files" and scope["method"] == "POST"
+        path = scope["path"]
+        in_parts = path.startswith("/v1/uploads/") and path.endswith("/parts")
+        upload = scope["method"] == "POST" and (path == "/v1/files" or in_parts)
         most, seen = self._uploads if upload else self._most, 0
 
         async def counted() -> Message:

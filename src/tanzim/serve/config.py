@@ -55,6 +55,8 @@ class ServeConfig(Section):
     server.sqlite in the folder."""
     files: str | None = None
     """Where clients' files lie: a folder, or s3://bucket/prefix; unset takes the folder."""
+    adapter_folders: list[str] = Field(default_factory=list)
+    """Folders below which /v1/load_lora_adapter may open adapters; none: it opens nothing."""
     middleware: list[MiddlewareConfig] = Field(default_factory=list)
     """What each prompt passes before generation, first to last, and each answer before delivery, and back."""
     request_log: RequestLogConfig = RequestLogConfig()

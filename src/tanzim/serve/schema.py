@@ -122,6 +122,7 @@ class ChatRequest(Strict):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: Literal[True] | None = None
     # Accepted where they ask for nothing.
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None

@@ -1,12 +1,10 @@
-"""The models behind the routes: a client's request becomes prompts, and deltas become its answer."""
+"""The models behind the routes: their names, and what a client asks of one as requests to the engine."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,12 +16,10 @@ from tanzim.infer import request as infer
 from tanzim.infer.engine import Engine
 from tanzim.infer.pieces import Pieces
 from tanzim.serve.access.roles import Caller
-from tanzim.serve.answer import Answer
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
 from tanzim.serve.middleware.build import build_chain
 from tanzim.serve.middleware.seam import Passing, Refused
-from tanzim.serve.schema import ChatRequest
 from tanzim.serve.store.jobs import Models
 from tanzim.serve.worker import Worker
 
@@ -36,19 +32,25 @@ class Prompts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A client's request, ready to be answered.
+class Wish:
+    """How a client wants to be answered; None takes the API's default.
 
     Args:
-        requests: one for each choice.
-        answer: takes what they give.
-        passings: what each choice passes on its way out; None for nothing.
+        limit: longest answer in tokens.
+        temperature: as in `infer.Request`.
+        top_p: likewise.
+        seed: likewise.
+        stop: likewise.
+        logprobs: likewise.
 
     """
 
-    requests: list[infer.Request]
-    answer: Answer
-    passings: list[Passing | None]
+    limit: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
 
 class Service:
@@ -79,8 +81,9 @@ class Service:
         self._renderer = renderer
         self._config = config
         self._models = dict(models)
+        self._loaded: dict[tuple[str, str], int] = {}  # project, name → when it was loaded
         self._tuned, self._root = tuned, root
-        self._pieces = Pieces(engine.tokenizer)
+        self.pieces = Pieces(engine.tokenizer)
         self._created = int(time.time())
         self._rendering = asyncio.Lock()
 
@@ -101,6 +104,11 @@ class Service:
     def model_list(self, project: str) -> Json:
         """Return every model of a project, as OpenAI lists them."""
         own = [_model(name, self._created, "tanzim") for name in self._models]
+        own += [
+            _model(name, when, project)
+            for (owner, name), when in list(self._loaded.items())
+            if owner == project
+        ]
         tuned = [_model(row["id"], row["created_at"], row["project"]) for row in self._tuned.all(project)]
         return {"object": "list", "data": own + tuned}
 
@@ -113,6 +121,8 @@ class Service:
         """
         if name in self._models:
             return _model(name, self._created, "tanzim")
+        if (project, name) in self._loaded:
+            return _model(name, self._loaded[project, name], project)
         row = self._tuned.get(project, name)
         if row is None:
             raise self._unknown(name)
@@ -132,6 +142,8 @@ class Service:
         """
         if name in self._models:
             return self._models[name]
+        if (project, name) in self._loaded:
+            return _loaded_name(project, name)
         row = await asyncio.to_thread(self._tuned.get, project, name)
         if row is None:
             raise self._unknown(name)
@@ -146,131 +158,137 @@ class Service:
         if name not in self._engine.adapters:
             self._engine.add_adapter(name, folder)
 
-    async def prepare(self, caller: Caller, asked: ChatRequest) -> Prepared:
-        """Turn a client's request into one request per choice, and the answer they will fill.
+    async def load(self, project: str, name: str, folder: Path) -> None:
+        """Load an adapter for a project, until it is unloaded or the server ends.
 
         Raises:
-            ApiError: the model is unknown (404); the prompt cannot be made, is too long or refused (400).
+            ApiError: the name is another model's, or the folder holds no adapter for this base (400).
 
         """
-        adapter = await self.adapter(caller.project, asked.model)
-        messages = await self._passed([message.message() for message in asked.messages], caller)
-        passings = [self._chain.answer(messages, caller) for _ in range(asked.n or 1)]
-        if asked.logprobs and any(passings):
-            message = "logprobs are not given here, since answers may be changed before they leave."
-            raise ApiError(400, message, code="unsupported_value", param="logprobs")
+        taken = name in self._models or (project, name) in self._loaded
+        if taken or name.startswith("ft:"):  # as the models of jobs are called, today's and tomorrow's
+            message = f"'{name}' is, or may become, the name of another model; choose another."
+            raise ApiError(400, message, code="invalid_value", param="lora_name")
         try:
-            async with self._rendering:
-                ids = await asyncio.to_thread(self._renderer.prompt, messages, asked.prompt_tools)
-        except (RenderError, ModelError) as error:
-            raise ApiError(400, str(error), code="invalid_value", param="messages") from error
-        context = self._engine.context_length
-        if context is not None and len(ids) >= context:
-            raise ApiError(
-                400,
-                f"This model's maximum context length is {context} tokens; your messages have {len(ids)}.",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        first = infer.Request(
-            prompt_ids=ids,
-            adapter=adapter,
-            max_new_tokens=asked.limit or self._config.max_new_tokens,
-            temperature=1.0 if asked.temperature is None else asked.temperature,
-            top_p=1.0 if asked.top_p is None else asked.top_p,
-            seed=asked.seed,
-            stop=asked.stops,
-            logprobs=asked.top_logprobs or 0 if asked.logprobs else None,
-        )
-        # Each further choice has a seed of its own, or all would say the same.
-        seeds = [
-            None if asked.seed is None else derive(asked.seed, "choice", index)
-            for index in range(1, asked.n or 1)
-        ]
-        requests = [first, *(replace(first, seed=seed) for seed in seeds)]
-        answer = Answer(asked.model, self._pieces, len(ids), logprobs=bool(asked.logprobs))
-        return Prepared(requests, answer, passings)
+            await self.worker.do(lambda: self._engine.add_adapter(_loaded_name(project, name), folder))
+        except TanzimError as error:
+            raise ApiError(400, f"The adapter cannot be loaded: {error.what}", param="lora_path") from error
+        self._loaded[project, name] = int(time.time())
 
-    async def _passed(self, messages: list[Message], caller: Caller) -> Sequence[Message]:
-        """Let the middleware see the prompt."""
+    async def unload(self, project: str, name: str) -> None:
+        """Forget an adapter that `load` loaded.
+
+        Raises:
+            ApiError: there is none of this name (404), or it is answering (400).
+
+        """
+        when = self._loaded.pop((project, name), None)
+        if when is None:
+            message = f"The adapter '{name}' was not loaded by /v1/load_lora_adapter."
+            raise ApiError(404, message, code="not_found", param="lora_name")
+        try:
+            await self.worker.do(lambda: self._engine.remove_adapter(_loaded_name(project, name)))
+        except ModelError as error:
+            self._loaded[project, name] = when
+            raise ApiError(400, f"The adapter cannot be unloaded: {error.what}", param="lora_name") from error
+
+    async def passed(self, messages: list[Message], caller: Caller) -> Sequence[Message]:
+        """Let the middleware see the prompt; return it as the model shall see it.
+
+        Raises:
+            ApiError: it was refused (400).
+
+        """
         try:
             return await asyncio.to_thread(self._chain.prompt, messages, caller)
         except Refused as refused:
             raise ApiError(400, f"The prompt was refused: {refused}.", code="content_filter") from None
 
-    async def whole(self, prepared: Prepared) -> Json:
-        """Return the finished answer."""
-        choices: list[list[infer.Delta]] = [[] for _ in prepared.requests]
-        async with aclosing(self._interleaved(prepared)) as deltas:
-            async for index, delta in deltas:
-                choices[index].append(delta)
-        return prepared.answer.whole(choices)
+    def passings(self, messages: Sequence[Message], caller: Caller, choices: int) -> list[Passing | None]:
+        """Return what each of the answers to a conversation passes on its way out."""
+        return [self._chain.answer(messages, caller) for _ in range(choices)]
 
-    async def events(self, prepared: Prepared, *, usage: bool) -> AsyncIterator[str]:
-        """Yield the answer as server-sent events."""
-        answer = prepared.answer
+    async def rendered(
+        self, messages: Sequence[Message], tools: Sequence[Json] = (), *, param: str = "messages"
+    ) -> list[int]:
+        """Return the prompt of a conversation, which the client gave as ``param``.
+
+        Raises:
+            ApiError: it cannot be made, or is too long (400).
+
+        """
         try:
-            for index in range(len(prepared.requests)):
-                yield _event(answer.opening(index))
-            async with aclosing(self._interleaved(prepared)) as deltas:
-                async for index, delta in deltas:
-                    for chunk in answer.parts(index, delta):
-                        yield _event(chunk)
-            if usage:
-                yield _event(answer.closing())
-        except TanzimError as error:
-            yield _event(ApiError(500, str(error)).body())
-        yield "data: [DONE]\n\n"
+            async with self._rendering:
+                ids = await asyncio.to_thread(self._renderer.prompt, messages, tools)
+        except (RenderError, ModelError) as error:
+            raise ApiError(400, str(error), code="invalid_value", param=param) from error
+        self.check_length(ids, param)
+        return ids
 
-    async def _interleaved(self, prepared: Prepared) -> AsyncGenerator[tuple[int, infer.Delta], None]:
-        """Yield the deltas of all choices as they come, with the number of the choice."""
-        streams = [
-            self._guarded(request, passing)
-            for request, passing in zip(prepared.requests, prepared.passings, strict=True)
+    async def encoded(self, prompt: str | list[int], caller: Caller, param: str) -> tuple[list[int], str]:
+        """Return a bare text's tokens and the text itself, both after the middleware has seen it.
+
+        Tokens that a client sends stay as they are, unless the middleware changes what they say.
+
+        Raises:
+            ApiError: it is empty, too long or refused, or holds a token that the model does not know (400).
+
+        """
+        tokenizer = self._engine.tokenizer
+        if not isinstance(prompt, str) and max(prompt) >= len(tokenizer):
+            message = f"{param}: there is no token {max(prompt)}; the model knows {len(tokenizer)}."
+            raise ApiError(400, message, code="invalid_value", param=param)
+        async with self._rendering:
+            text = prompt if isinstance(prompt, str) else await asyncio.to_thread(tokenizer.decode, prompt)
+        passed = "".join(turn.content for turn in await self.passed([Message("user", str(text))], caller))
+        if isinstance(prompt, str) or passed != text:
+            async with self._rendering:
+                ids = list((await asyncio.to_thread(tokenizer, passed, verbose=False))["input_ids"])
+        else:
+            ids = prompt
+        if not ids:
+            raise ApiError(400, f"{param}: there is nothing in it.", code="invalid_value", param=param)
+        self.check_length(ids, param)
+        return ids, passed
+
+    def check_length(self, ids: Sequence[int], param: str) -> None:
+        """Refuse a prompt that leaves no room for an answer.
+
+        Raises:
+            ApiError: it does not (400).
+
+        """
+        context = self._engine.context_length
+        if context is not None and len(ids) >= context:
+            raise ApiError(
+                400,
+                f"This model's maximum context length is {context} tokens; {param}: {len(ids)}.",
+                code="context_length_exceeded",
+                param=param,
+            )
+
+    def requests(self, ids: list[int], adapter: str | None, choices: int, wish: Wish) -> list[infer.Request]:
+        """Return one request per choice, each further one with a seed of its own."""
+        first = infer.Request(
+            prompt_ids=ids,
+            adapter=adapter,
+            max_new_tokens=wish.limit or self._config.max_new_tokens,
+            temperature=1.0 if wish.temperature is None else wish.temperature,
+            top_p=1.0 if wish.top_p is None else wish.top_p,
+            seed=wish.seed,
+            stop=wish.stop,
+            logprobs=wish.logprobs,
+        )
+        seeds = [
+            None if wish.seed is None else derive(wish.seed, "choice", index) for index in range(1, choices)
         ]
-        waiting = {asyncio.ensure_future(anext(stream)): i for i, stream in enumerate(streams)}
-        try:
-            while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    index = waiting.pop(task)
-                    delta = task.result()
-                    prepared.answer.note(delta)
-                    yield index, delta
-                    if delta.finish_reason is None:
-                        waiting[asyncio.ensure_future(anext(streams[index]))] = index
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-            for stream in streams:
-                await stream.aclose()
-
-    async def _guarded(
-        self, request: infer.Request, passing: Passing | None
-    ) -> AsyncGenerator[infer.Delta, None]:
-        """Yield an answer as the middleware lets it out."""
-        async with aclosing(self.worker.stream(request)) as deltas:
-            async for delta in deltas:
-                if passing is None:
-                    yield delta
-                    continue
-                try:
-                    text = await asyncio.to_thread(_passed, passing, delta)
-                except Refused:
-                    yield replace(delta, text="", finish_reason="content_filter")
-                    return
-                yield replace(delta, text=text)
+        return [first, *(replace(first, seed=seed) for seed in seeds)]
 
 
-def _passed(passing: Passing, delta: infer.Delta) -> str:
-    text = passing.push(delta.text) if delta.text else ""
-    return text if delta.finish_reason is None else text + passing.finish()
+def _loaded_name(project: str, name: str) -> str:
+    """Return what the engine calls an adapter that a client loaded; no model of a client's is called so."""
+    return f"loaded/{project}/{name}"
 
 
 def _model(name: str, created: int, owner: str) -> Json:
     return {"id": name, "object": "model", "created": created, "owned_by": owner}
-
-
-def _event(value: Json) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -14,7 +14,8 @@ from tanzim.serve.store.page import Page, page
 from tanzim.serve.store.tables import audit
 
 _READS = ("GET", "HEAD", "OPTIONS")
-_ANSWERS = ("/v1/chat/completions",)  # they change nothing; their log is another matter
+# They change nothing; their log is another matter.
+_ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 
 
 class Trail:

@@ -32,6 +32,7 @@ class RequestLog:
             from tanzim.data.screen.pii import Screen
 
             self._screen = Screen(PiiConfig())
+            self._screen.find(["warm up"])  # loads the recognisers now, not at the first answer
 
     def add(self, line: Json, prompt: str, answer: str) -> None:
         """Write a line, if it is drawn; ``prompt`` and ``answer`` only where texts are kept."""

@@ -14,6 +14,9 @@ from tanzim.serve.service import Service
 from tanzim.serve.store.page import Page
 from tanzim.serve.store.store import Store
 
+MB = 1 << 20
+_LONGEST = 255  # characters of a file's name
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -46,3 +49,14 @@ def listed(page: Page, objects: list[Json]) -> Json:
 def missing(kind: str, id_: str) -> ApiError:
     """Return the error of an id that the project does not have."""
     return ApiError(404, f"No such {kind}: {id_}", code="not_found", param="id")
+
+
+def plain_name(name: str) -> str:
+    """Return a file's name as a client gave it, without folders."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1][:_LONGEST]
+
+
+def too_much(config: ServeConfig, param: str) -> ApiError:
+    """Return the error of a file for which its project has no room."""
+    message = f"The project's files would hold more than {config.max_project_mb:g} MB. Delete some."
+    return ApiError(400, message, code="storage_full", param=param)

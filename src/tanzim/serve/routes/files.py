@@ -17,11 +17,8 @@ from fastapi.responses import StreamingResponse
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.errors import ApiError
-from tanzim.serve.routes.context import Context, listed, missing
+from tanzim.serve.routes.context import MB, Context, listed, missing, plain_name, too_much
 from tanzim.serve.store.files import file_object
-
-_MB = 1 << 20
-_LONGEST = 255  # characters of a file's name
 
 
 def add(app: FastAPI, context: Context) -> None:
@@ -30,16 +27,16 @@ def add(app: FastAPI, context: Context) -> None:
 
     @app.post("/v1/files")
     def upload(caller: Trains, file: UploadFile, purpose: Annotated[Literal["fine-tune"], Form()]) -> Json:
-        name = (file.filename or "file").replace("\\", "/").rsplit("/", 1)[-1][:_LONGEST]
+        name = plain_name(file.filename or "file")
         with tempfile.TemporaryDirectory(dir=context.store.root, prefix=".upload-") as folder:
             path = Path(folder) / "file"
             with path.open("wb") as out:
-                shutil.copyfileobj(file.file, out, 1 << 20)
+                shutil.copyfileobj(file.file, out, MB)
             if not path.stat().st_size:
                 raise ApiError(400, "The file is empty.", code="empty_file", param="file")
-            if files.held(caller.project) + path.stat().st_size > context.config.max_project_mb * _MB:
-                message = f"The project's files would hold more than {context.config.max_project_mb:g} MB."
-                raise ApiError(400, f"{message} Delete some.", code="storage_full", param="file")
+            held = files.held(caller.project) + context.store.uploads.held(caller.project)
+            if held + path.stat().st_size > context.config.max_project_mb * MB:
+                raise too_much(context.config, "file")
             return file_object(files.add(caller.project, name, purpose, path))
 
     @app.get("/v1/files")
@@ -77,5 +74,5 @@ def add(app: FastAPI, context: Context) -> None:
 
 def _parts(stream: IO[bytes]) -> Iterator[bytes]:
     with stream:
-        while part := stream.read(1 << 20):
+        while part := stream.read(MB):
             yield part

@@ -1,7 +1,8 @@
 """A backup of all that the server remembers in one file, and its restoration, also into another database.
 
 A tar archive: ``backup.json``, the rows of each table as JSON Lines, the files, and the adapters of the
-models. Jobs that had not ended begin anew after a restoration: what their processes had reached is not in it.
+models. Jobs that had not ended begin anew after a restoration: what their processes had reached is not in it,
+nor are uploads that had not ended.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from tanzim.serve.store.database import writing
 from tanzim.serve.store.files import blob_key
 from tanzim.serve.store.jobs import UNFINISHED
 from tanzim.serve.store.store import Store
-from tanzim.serve.store.tables import events, jobs, metadata
+from tanzim.serve.store.tables import events, jobs, metadata, parts, uploads
 
 FORMAT = 1
 _HEAD = "backup.json"
+_TABLES = [table for table in metadata.sorted_tables if table not in (uploads, parts)]
 
 
 def backup(store: Store, out: Path, *, progress: Progress = no_progress) -> Json:
@@ -51,7 +53,7 @@ def backup(store: Store, out: Path, *, progress: Progress = no_progress) -> Json
         isolated = isolated.execution_options(isolation_level="REPEATABLE READ")
     with new_file(out) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
         with isolated.begin() as connection:
-            rows = {table.name: list(_rows(connection, table.name)) for table in metadata.sorted_tables}
+            rows = {table.name: list(_rows(connection, table.name)) for table in _TABLES}
         counts = {name: len(found) for name, found in rows.items()}
         _add(archive, _HEAD, json.dumps({"format": FORMAT, "rows": counts}).encode())
         for name, found in rows.items():
@@ -142,7 +144,7 @@ def _fill(store: Store, archive: tarfile.TarFile, progress: Progress) -> Json:
         shutil.copytree(store.root / "restored" / "root", store.root, dirs_exist_ok=True)
         shutil.rmtree(store.root / "restored")
     with writing(store.database) as connection:
-        for table in metadata.sorted_tables:
+        for table in _TABLES:
             lines = _content(archive, f"tables/{table.name}.jsonl").read().splitlines()
             if lines:
                 connection.execute(insert(table), [json.loads(line) for line in lines])

@@ -14,6 +14,7 @@ from tanzim.serve.store.blobs import open_blobs
 from tanzim.serve.store.database import open_database
 from tanzim.serve.store.files import Files
 from tanzim.serve.store.jobs import Jobs, Models
+from tanzim.serve.store.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Store:
         root: the server's folder on this machine.
         database: where rows are.
         files: of clients.
+        uploads: of files that come in parts.
         jobs: the queue.
         models: what jobs made.
         keys: who may come in.
@@ -34,6 +36,7 @@ class Store:
     root: Path
     database: Engine
     files: Files
+    uploads: Uploads
     jobs: Jobs
     models: Models
     keys: Keys
@@ -59,6 +62,7 @@ def open_store(config: ServeConfig) -> Store:
         root,
         database,
         Files(database, blobs),
+        Uploads(database, blobs),
         Jobs(database),
         Models(database),
         Keys(database),

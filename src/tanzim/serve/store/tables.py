@@ -36,6 +36,31 @@ files = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
+uploads = Table(
+    "uploads",
+    metadata,
+    _number(),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project", String(64), nullable=False, index=True),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("file", String(64)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+parts = Table(
+    "parts",
+    metadata,
+    _number(),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("upload", String(64), ForeignKey("uploads.id"), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 jobs = Table(
     "jobs",
     metadata,

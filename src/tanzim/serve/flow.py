@@ -1,0 +1,108 @@
+"""From prepared requests to answers: every choice through the worker and the middleware, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from tanzim.core.errors import TanzimError
+from tanzim.core.records import Json
+from tanzim.infer import request as infer
+from tanzim.serve.errors import ApiError
+from tanzim.serve.middleware.seam import Passing, Refused
+from tanzim.serve.reply import Reply
+from tanzim.serve.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A client's request, ready to be answered.
+
+    Args:
+        requests: one for each choice.
+        answer: takes what they give.
+        passings: what each choice passes on its way out; None for nothing.
+        said: what the client said, as the log keeps it.
+
+    """
+
+    requests: list[infer.Request]
+    answer: Reply
+    passings: list[Passing | None]
+    said: str
+
+
+async def whole(worker: Worker, prepared: Prepared) -> Json:
+    """Return the finished answer."""
+    choices: list[list[infer.Delta]] = [[] for _ in prepared.requests]
+    async with aclosing(_interleaved(worker, prepared)) as deltas:
+        async for index, delta in deltas:
+            choices[index].append(delta)
+    return prepared.answer.whole(choices)
+
+
+async def events(worker: Worker, prepared: Prepared) -> AsyncIterator[str]:
+    """Yield the answer as server-sent events."""
+    answer = prepared.answer
+    try:
+        for value in answer.opening():
+            yield answer.event(value)
+        async with aclosing(_interleaved(worker, prepared)) as deltas:
+            async for index, delta in deltas:
+                for value in answer.parts(index, delta):
+                    yield answer.event(value)
+        for value in answer.closing():
+            yield answer.event(value)
+    except TanzimError as error:
+        yield answer.event(answer.fault(ApiError(500, str(error))))
+    if answer.END:
+        yield answer.END
+
+
+async def _interleaved(worker: Worker, prepared: Prepared) -> AsyncGenerator[tuple[int, infer.Delta], None]:
+    """Yield the deltas of all choices as they come, with the number of the choice."""
+    streams = [
+        _guarded(worker, request, passing)
+        for request, passing in zip(prepared.requests, prepared.passings, strict=True)
+    ]
+    waiting = {asyncio.ensure_future(anext(stream)): i for i, stream in enumerate(streams)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                index = waiting.pop(task)
+                delta = task.result()
+                prepared.answer.note(delta)
+                yield index, delta
+                if delta.finish_reason is None:
+                    waiting[asyncio.ensure_future(anext(streams[index]))] = index
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for stream in streams:
+            await stream.aclose()
+
+
+async def _guarded(
+    worker: Worker, request: infer.Request, passing: Passing | None
+) -> AsyncGenerator[infer.Delta, None]:
+    """Yield an answer as the middleware lets it out."""
+    async with aclosing(worker.stream(request)) as deltas:
+        async for delta in deltas:
+            if passing is None:
+                yield delta
+                continue
+            try:
+                text = await asyncio.to_thread(_passed, passing, delta)
+            except Refused:
+                yield replace(delta, text="", finish_reason="content_filter")
+                return
+            yield replace(delta, text=text)
+
+
+def _passed(passing: Passing, delta: infer.Delta) -> str:
+    text = passing.push(delta.text) if delta.text else ""
+    return text if delta.finish_reason is None else text + passing.finish()

@@ -1,0 +1,44 @@
+"""``/v1/responses``: the newer form of a conversation; answers are not kept."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from tanzim.serve.access.gate import Asks
+from tanzim.serve.access.roles import Caller
+from tanzim.serve.flow import Prepared
+from tanzim.serve.observe.requests import said
+from tanzim.serve.routes.context import Context
+from tanzim.serve.routes.respond import respond
+from tanzim.serve.routes.responses_answer import ResponseAnswer
+from tanzim.serve.routes.responses_schema import ResponseRequest
+from tanzim.serve.service import Service, Wish
+
+
+def add(app: FastAPI, context: Context) -> None:
+    """Add the route."""
+    service = context.service
+
+    @app.post("/v1/responses", response_model=None)
+    async def answer(
+        asked: ResponseRequest, request: Request, caller: Asks
+    ) -> JSONResponse | StreamingResponse:
+        prepared = await _prepare(service, caller, asked)
+        return await respond(context, request, caller, prepared, stream=bool(asked.stream))
+
+
+async def _prepare(service: Service, caller: Caller, asked: ResponseRequest) -> Prepared:
+    """Turn a client's request into one to the engine, and the answer it will fill.
+
+    Raises:
+        ApiError: the model is unknown (404); the prompt cannot be made, is too long or refused (400).
+
+    """
+    adapter = await service.adapter(caller.project, asked.model)
+    messages = await service.passed(asked.messages, caller)
+    passings = service.passings(messages, caller, 1)
+    ids = await service.rendered(messages, param="input")
+    wish = Wish(asked.max_output_tokens, asked.temperature, asked.top_p)
+    told = said([{"role": turn.role, "content": turn.content} for turn in asked.messages])
+    return Prepared(service.requests(ids, adapter, 1, wish), ResponseAnswer(asked, len(ids)), passings, told)

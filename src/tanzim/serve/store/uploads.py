@@ -1,0 +1,140 @@
+"""Files that come in parts: kept until they are complete, cancelled or an hour old."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+
+from tanzim.serve.store.blobs import Blobs
+from tanzim.serve.store.database import writing
+from tanzim.serve.store.ids import new_id
+from tanzim.serve.store.tables import files, parts, uploads
+
+LIFE = 3600  # seconds until an upload that is not complete ends
+
+
+class Uploads:
+    """Uploads, each of one project.
+
+    Args:
+        engine: of the database.
+        blobs: where the bytes of parts lie.
+
+    """
+
+    def __init__(self, engine: Engine, blobs: Blobs) -> None:
+        self._engine, self._blobs = engine, blobs
+
+    def add(self, project: str, filename: str, purpose: str, size: int, most: int) -> RowMapping | None:
+        """Begin an upload; None if the project would then hold more than ``most`` bytes.
+
+        What is declared counts as held, so that many uploads at once do not come to more together.
+        """
+        self.sweep()
+        id_, now = new_id("upload"), int(time.time())
+        row = {
+            "id": id_,
+            "project": project,
+            "filename": filename,
+            "purpose": purpose,
+            "bytes": size,
+            "status": "pending",
+            "created_at": now,
+            "expires_at": now + LIFE,
+        }
+        with writing(self._engine) as connection:
+            if _held(connection, project) + size > most:
+                return None
+            connection.execute(insert(uploads).values(row))
+            return connection.execute(select(uploads).where(uploads.c.id == id_)).mappings().one()
+
+    def get(self, project: str, id_: str) -> RowMapping | None:
+        """Return an upload of a project as it is now; None if it has no such."""
+        self.sweep()
+        query = select(uploads).where(uploads.c.project == project, uploads.c.id == id_)
+        with self._engine.begin() as connection:
+            return connection.execute(query).mappings().one_or_none()
+
+    def held(self, project: str) -> int:
+        """Return the bytes that a project's uploads under way will come to."""
+        with self._engine.begin() as connection:
+            return _pending(connection, project)
+
+    def add_part(self, id_: str, path: Path) -> RowMapping | None:
+        """Keep the bytes at ``path`` as a part; None if the upload has ended, or declared fewer."""
+        part, size = new_id("part"), path.stat().st_size
+        self._blobs.put(_key(part), path)
+        with writing(self._engine) as connection:
+            upload = connection.execute(select(uploads).where(uploads.c.id == id_)).mappings().one()
+            sizes = select(func.coalesce(func.sum(parts.c.bytes), 0)).where(parts.c.upload == id_)
+            come = int(connection.execute(sizes).scalar_one())
+            fits = upload["status"] == "pending" and come + size <= upload["bytes"]
+            if fits:
+                row = {"id": part, "upload": id_, "bytes": size, "created_at": int(time.time())}
+                connection.execute(insert(parts).values(row))
+                return connection.execute(select(parts).where(parts.c.id == part)).mappings().one()
+        self._blobs.delete(_key(part))
+        return None
+
+    def parts(self, id_: str) -> Sequence[RowMapping]:
+        """Return the parts of an upload, the oldest first."""
+        with self._engine.begin() as connection:
+            query = select(parts).where(parts.c.upload == id_).order_by(parts.c.number)
+            return connection.execute(query).mappings().all()
+
+    def join(self, ids: Sequence[str], path: Path) -> str:
+        """Write parts one after another into a file; return the MD5 of it, in hex."""
+        digest = hashlib.md5(usedforsecurity=False)
+        with path.open("wb") as out:
+            for part in ids:
+                with closing(self._blobs.open(_key(part))) as stream:
+                    shutil.copyfileobj(stream, out, 1 << 20)
+        with path.open("rb") as joined:
+            while block := joined.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def end(self, id_: str, status: str, file: str | None = None) -> bool:
+        """Give an upload that is under way its last status, and forget its parts; tell whether it was."""
+        with writing(self._engine) as connection:
+            change = update(uploads).where(uploads.c.id == id_, uploads.c.status == "pending")
+            if not connection.execute(change.values(status=status, file=file)).rowcount:
+                return False
+        self._forget(id_)
+        return True
+
+    def sweep(self) -> None:
+        """End the uploads whose time is over."""
+        late = select(uploads.c.id).where(uploads.c.status == "pending", uploads.c.expires_at <= time.time())
+        with self._engine.begin() as connection:
+            over = connection.execute(late).scalars().all()
+        for id_ in over:
+            self.end(id_, "expired")
+
+    def _forget(self, id_: str) -> None:
+        gone = [part["id"] for part in self.parts(id_)]
+        for part in gone:
+            self._blobs.delete(_key(part))
+        with writing(self._engine) as connection:
+            connection.execute(delete(parts).where(parts.c.upload == id_))
+
+
+def _pending(connection: Connection, project: str) -> int:
+    query = select(func.coalesce(func.sum(uploads.c.bytes), 0))
+    query = query.where(uploads.c.project == project, uploads.c.status == "pending")
+    return int(connection.execute(query).scalar_one())
+
+
+def _held(connection: Connection, project: str) -> int:
+    query = select(func.coalesce(func.sum(files.c.bytes), 0)).where(files.c.project == project)
+    return int(connection.execute(query).scalar_one()) + _pending(connection, project)
+
+
+def _key(part: str) -> str:
+    return f"parts/{part}"
