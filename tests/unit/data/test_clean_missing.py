@@ -58,6 +58,8 @@ def test_values_that_are_there(value: str) -> None:
         ("None", "text", True), ("None", "answer", False), ("None", "label", False),
         ("هیچ", "answer", False), ("ندارد", "answer", False), ("N/A", "answer", True),
         ("null", "label", True), ("", "answer", True), ("—", "label", True), ("unknown", "label", False),
+        ("؟", "answer", True), ("?", "answer", True), ("«؟؟»", "label", True), ("؟!", "text", True),
+        ("？", "text", True), ("چی؟", "answer", False), ("2?", "answer", False),
     ],
 )  # fmt: skip
 def test_an_answer_and_a_class_may_be_none(

@@ -20,7 +20,7 @@ _NOTHING = frozenset(
         "noinput", "noinputrequired", "noinputneeded", "noinputprovided", "noinputgiven",
         "nooutput", "noanswer",
         "nocontext", "notavailable", "notapplicable", "notprovided", "notgiven", "nodata", "notext",
-        "unknown",        "tbd", "tba", "todo", "xxx", "deleted", "removed", "?",
+        "unknown",        "tbd", "tba", "todo", "xxx", "deleted", "removed",
         "ندارد", "نامشخص", "نامعلوم", "خالی", "هیچ", "هیچکدام", "موجودنیست", "وجودندارد",
         "بدونورودی", "بدونمقدار",
         "بدونمتن", "بدونپاسخ", "بدونبرچسب", "تهی", "ثبتنشده", "واردنشده", "اعلامنشده", "دردسترسنیست",
@@ -29,14 +29,14 @@ _NOTHING = frozenset(
 # Of these, what is an answer or the name of a class as often as not: no text, but a fair answer.
 _ANSWERS = frozenset(("none", "unknown", "blank", "empty", "nil", "missing", "removed", "deleted",
     "undefined", "null", "nan", "na",
-    "ندارد", "نامشخص", "نامعلوم", "خالی", "هیچ", "هیچکدام", "?", "وجودندارد", "تهی"))  # fmt: skip
-_LABELS = _ANSWERS - frozenset(("null", "nan", "na", "?", "undefined", "missing"))
+    "ندارد", "نامشخص", "نامعلوم", "خالی", "هیچ", "هیچکدام", "وجودندارد", "تهی"))  # fmt: skip
+_LABELS = _ANSWERS - frozenset(("null", "nan", "na", "undefined", "missing"))
 _STRIPPED = re.compile(r"[\s\u200c\u200d\u200e\u200f\ufeff]+")
 _EDGES = "<>[](){}«»\"'`“”.,:;!*_~"
 _FOLD = str.maketrans("يكۀة", "یکهه")
 _LONGEST = 40  # characters of a placeholder
 _FIELDS = {"answer": "messages", "preferred answer": "chosen", "other answer": "rejected"}
-_MARKS = re.compile(r"[-‐-―−_.·•*/\\|~،؛…ـ]*")
+_MARKS = re.compile(r"[-‐-―−_.·•*/\\|~،؛…ـ?؟]*")
 
 
 def fold(text: str) -> str:
@@ -52,7 +52,7 @@ def is_missing(
     placeholders: Collection[str] = (),
     real: Collection[str] = (),
 ) -> bool:
-    """Return whether a value is missing: blank, dashes or dots alone, or a placeholder in English or Persian.
+    """Return whether a value is missing: blank, marks alone (- … ؟), or a placeholder of either language.
 
     Case, spaces, half-spaces, brackets and end marks do not matter: "<No Input>." is "noinput".
 
