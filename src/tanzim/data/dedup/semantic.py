@@ -20,7 +20,7 @@ from tanzim.core.errors import DataError
 from tanzim.core.optional import need
 from tanzim.core.records import Example, Json, Progress
 from tanzim.data.dedup.columns import Array, Rows, Table
-from tanzim.data.dedup.config import EMBEDDED, DedupSemanticConfig
+from tanzim.data.dedup.config import DedupSemanticConfig, understood
 from tanzim.data.dedup.members import GroupStep, Parents
 from tanzim.data.screen.detect import language_of
 
@@ -54,9 +54,7 @@ class DedupSemantic(GroupStep[DedupSemanticConfig]):
 
     def _known(self, texts: Sequence[str]) -> Rows:
         """Return the places of the texts that the model understands."""
-        known = self.config.languages
-        if known is None:
-            known = ["en"] if self.config.model in EMBEDDED else []
+        known = understood(self.config.model, self.config.languages)
         told = zip(self._languages, texts, strict=True)
         return np.array(
             [i for i, (said, text) in enumerate(told) if not known or (said or language_of(text)) in known],

@@ -124,5 +124,8 @@ class ContaminationSemanticConfig(_Against):
     type: Literal["contamination_semantic"] = "contamination_semantic"
     model: str
     """The embedding model."""
+    languages: list[str] | None = None
+    """Languages that the model knows; others are not compared, and are counted: to a model that does not
+    know a language, all its texts are alike. Unset: en for the embedded model, every one for another."""
     similarity: float = Field(0.9, gt=0, le=1)
     """Least cosine between the prompts of item and example; what is alike depends on the model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from tanzim.core.powers import Powers
 from tanzim.core.records import Example, Json, Progress
+from tanzim.data.dedup.config import understood
 from tanzim.data.screen.config import ContaminationConfig, ContaminationSemanticConfig
+from tanzim.data.screen.detect import language_of
 from tanzim.data.screen.evaluation import (
     Evaluation,
     fingerprints,
@@ -46,7 +48,10 @@ class _Against(WholeStep[ConfigT]):
         return fingerprints(config.against)
 
     def hits(self, examples: Iterable[Example]) -> Iterator[tuple[int, str, list[tuple[int, str, float]]]]:
-        """Yield (number in the shard, name, [(item, part, likeness)]) of each example that shares an item."""
+        """Yield (number in the shard, name, [(item, part, likeness)]) of each example that shares an item.
+
+        One that cannot be compared is yielded without any.
+        """
         raise NotImplementedError
 
     def survey(self, examples: Iterable[Example], path: Path) -> None:
@@ -60,11 +65,15 @@ class _Against(WholeStep[ConfigT]):
         evaluation = read_evaluation(self.config.against)
         shared: dict[int, list[tuple[float, str, str]]] = defaultdict(list)
         rows: list[int] = []
+        skipped = 0
         best: list[tuple[int, float]] = []
         first = 0
         for survey in surveys:
             with survey.path.open(encoding="utf-8") as file:
                 for number, name, hits in map(json.loads, file):
+                    if not hits:
+                        skipped += 1
+                        continue
                     rows.append(first + number)
                     best.append((hits[0][0], hits[0][2]))
                     for item, part, likeness in hits:
@@ -73,7 +82,18 @@ class _Against(WholeStep[ConfigT]):
             progress(first, None, "comparing")
         with path.open("wb") as file:
             np.savez(file, rows=np.array(rows, np.int64), best=np.array(best, np.float64).reshape(-1, 2))
-        return self._findings(evaluation, shared, len(rows), first)
+        return self._findings(evaluation, shared, len(rows), first) | self.left_out(evaluation, skipped)
+
+    def left_out(self, evaluation: Evaluation, skipped: int) -> Json:
+        """Return findings on what was not compared: here all is.
+
+        Args:
+            evaluation: the evaluation set.
+            skipped: examples that cannot be compared.
+
+        """
+        del evaluation, skipped
+        return {}
 
     def _findings(
         self, evaluation: Evaluation, shared: dict[int, list[tuple[float, str, str]]], rows: int, of: int
@@ -135,18 +155,28 @@ def _overlap(
 class ContaminationSemantic(_Against[ContaminationSemanticConfig]):
     """Find evaluation items said in other words; likeness is the cosine of the prompts' embeddings.
 
-    Of a conversation its prompts are compared, of a text each piece of some 800 characters.
+    Of a conversation its prompts are compared, of a text each piece of some 800 characters. What is in a
+    language that the model does not know is not compared: to the model, all of it is alike. The language is
+    ``about.language``, or what the letters show.
     """
 
     parallel = False
 
     def hits(self, examples: Iterable[Example]) -> Iterator[tuple[int, str, list[tuple[int, str, float]]]]:
-        """Yield what each example is like."""
-        items_ED, owners_E = _embedded(*known(self.config.against), self.powers, self.config.model)
+        """Yield what each example is like, and those that the model does not understand, without any."""
+        languages = understood(self.config.model, self.config.languages)
+        items_ED, owners_E = _embedded(
+            *known(self.config.against), self.powers, self.config.model, tuple(languages)
+        )
         embed, waiting = self.powers.embed(self.config.model), enumerate(examples)
         while batch := list(islice(waiting, _TOGETHER)):
-            pieces = [(place, text) for place, (_, one) in enumerate(batch) for text in pieces_of(one)]
-            if not pieces:
+            pieces = []
+            for place, (number, one) in enumerate(batch):
+                if texts := _understood(one, languages):
+                    pieces += [(place, text) for text in texts]
+                elif pieces_of(one):
+                    yield number, str(one.provenance), []
+            if not pieces or not len(items_ED):
                 continue
             likeness_PE = embed([text for _, text in pieces]) @ items_ED.T
             best: dict[int, dict[int, float]] = {}
@@ -159,14 +189,24 @@ class ContaminationSemantic(_Against[ContaminationSemanticConfig]):
                 hits = sorted(best[place].items(), key=lambda pair: (-pair[1], pair[0]))
                 yield number, str(example.provenance), [(item, "prompt", value) for item, value in hits]
 
+    def left_out(self, evaluation: Evaluation, skipped: int) -> Json:
+        """Return how many items and examples are in other languages than the model knows, if any are."""
+        languages = understood(self.config.model, self.config.languages)
+        items = sum(bool(pieces_of(item)) and not _understood(item, languages) for item in evaluation.items)
+        said = {
+            "evaluation items not compared: in another language": items,
+            "training examples not compared: in another language": skipped,
+        }
+        return {key: count for key, count in said.items() if count}
+
 
 @lru_cache(maxsize=2)
 def _embedded(
-    against: tuple[str, ...], prints: tuple[str, ...], powers: Powers, model: str
+    against: tuple[str, ...], prints: tuple[str, ...], powers: Powers, model: str, languages: tuple[str, ...]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return the vectors of an evaluation set's prompts, [E, D], and the items they belong to, [E]."""
     items = read_known(against, prints).items
-    pieces = [(item, text) for item, example in enumerate(items) for text in pieces_of(example)]
+    pieces = [(item, text) for item, example in enumerate(items) for text in _understood(example, languages)]
     embed = powers.embed(model)
     parts = [
         embed([text for _, text in pieces[start : start + _TOGETHER]])
@@ -174,6 +214,14 @@ def _embedded(
     ]
     vectors = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
     return vectors, np.array([item for item, _ in pieces], np.int64)
+
+
+def _understood(example: Example, languages: Collection[str]) -> list[str]:
+    """Return the pieces of an example that are in one of the languages; all for none."""
+    said = str(example.about.get("language", ""))
+    return [
+        piece for piece in pieces_of(example) if not languages or (said or language_of(piece)) in languages
+    ]
 
 
 def pieces_of(example: Example) -> list[str]:
