@@ -58,7 +58,7 @@ class Engine:
         self._base_hash = base_hash
         self._weights = Weights(model)
         self._forward = Forward(self._weights.bare)
-        head = self._weights.bare.get_output_embeddings()
+        head = self._weights.bare.get_output_embeddings()  # type: ignore[no-untyped-call]
         rows = len(tokenizer) if head is None else head.weight.shape[0]
         self._grammars = Grammars(tokenizer, rows, stop_ids)
         self._residents = Residents(self._load, self._weights.drop)
@@ -114,13 +114,16 @@ class Engine:
     def _load(self, name: str, folder: Path) -> None:
         from tanzim.adapters.lifted import lift_adapter
         from tanzim.adapters.store import read_own
+        from tanzim.infer.lowrank import read_plain
 
         if own_type(folder) is not None:
             self._weights.add_own(name, read_own(folder, base_hash=self._base_hash))
             return
         with self._weights.using(None):
-            lifted = lift_adapter(self._weights.bare, folder, base_hash=self._base_hash)
-        self._weights.add_own(name, lifted)
+            adapter = read_plain(self._weights.bare, folder, base_hash=self._base_hash) or lift_adapter(
+                self._weights.bare, folder, base_hash=self._base_hash
+            )
+        self._weights.add_own(name, adapter)
 
     @contextmanager
     def lend(self, adapter: str | None) -> Iterator[nn.Module]:

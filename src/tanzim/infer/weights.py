@@ -19,7 +19,7 @@ from tanzim.adapters.linear import effective
 from tanzim.adapters.own import Change, OwnAdapter, standing
 from tanzim.core.errors import ModelError
 from tanzim.infer.cache import KVCache
-from tanzim.infer.lowrank import low_rank
+from tanzim.infer.lowrank import PlainAdapter, low_rank
 from tanzim.infer.mixed import Mix
 from tanzim.infer.start import start_cache
 
@@ -45,7 +45,7 @@ class Weights:
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
-        self._own: dict[str, OwnAdapter | LiftedAdapter] = {}
+        self._own: dict[str, OwnAdapter | LiftedAdapter | PlainAdapter] = {}
         self._starts: dict[str, KVCache] = {}
         self._changes: tuple[str, list[Change]] | None = None  # of the one of them last used
         self._model = model
@@ -57,7 +57,7 @@ class Weights:
         self._loaded: dict[str, int] = {}
         self._loads = 0
 
-    def add_own(self, name: str, adapter: OwnAdapter | LiftedAdapter) -> None:
+    def add_own(self, name: str, adapter: OwnAdapter | LiftedAdapter | PlainAdapter) -> None:
         """Take an adapter that stands apart from the model beside the others.
 
         Raises:
@@ -65,12 +65,18 @@ class Weights:
 
         """
         with self.using(None):
-            if not isinstance(adapter, LiftedAdapter):
+            if isinstance(adapter, OwnAdapter):
                 self._changes = name, adapter.changes(self.bare)
-            elif adapter.prompt is not None:
+            elif isinstance(adapter, LiftedAdapter) and adapter.prompt is not None:
                 self._starts[name] = start_cache(adapter.prompt)
-            elif (changes := low_rank(adapter.layers, NAME)) is not None:
-                self._mix.add(name, changes)
+            else:
+                changes = (
+                    adapter.low_rank()
+                    if isinstance(adapter, PlainAdapter)
+                    else low_rank(adapter.layers, NAME)
+                )
+                if changes is not None:
+                    self._mix.add(name, changes)
         self._own[name] = adapter
         self._loads += 1
         self._loaded[name] = self._loads
