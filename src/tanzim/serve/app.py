@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from tanzim.infer.engine import Engine
@@ -22,7 +23,7 @@ from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
 from tanzim.serve.observe.metrics import Measure, Metrics
 from tanzim.serve.observe.requests import RequestLog
-from tanzim.serve.routes import chat, completions, files, jobs, lora, models, responses, uploads
+from tanzim.serve.routes import chat, completions, embeddings, files, jobs, lora, models, responses, uploads
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
 from tanzim.serve.store.store import Store
@@ -67,7 +68,7 @@ def create_app(
     app.add_middleware(BodyBound, most=config.max_body_mb, uploads=config.max_file_mb)
     _add_errors(app)
     context = Context(service, store, workshop, config, metrics, RequestLog(config.request_log, store.root))
-    for family in (models, chat, completions, responses, files, uploads, jobs, lora):
+    for family in (models, chat, completions, responses, embeddings, files, uploads, jobs, lora):
         family.add(app, context)
     return app
 
@@ -84,6 +85,18 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         return answer(refusal(error.errors(), error.body))
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def half(_: Request, error: UnicodeEncodeError) -> JSONResponse:
+        return answer(
+            ApiError(400, "A text holds half a character (a lone surrogate).", code="invalid_value")
+        )
+
+    @app.exception_handler(DataError)
+    async def unstorable(
+        _: Request, error: DataError
+    ) -> JSONResponse:  # such as NUL in a text, on PostgreSQL
+        return answer(ApiError(400, "A value cannot be what it is given for.", code="invalid_value"))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

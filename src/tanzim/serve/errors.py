@@ -40,8 +40,14 @@ class ApiError(Exception):
         """Return the JSON body."""
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        param = None if self.param is None else _whole(self.param)
+        error = {"message": _whole(self.message), "type": kind, "param": param, "code": self.code}
         return {"error": error}
+
+
+def _whole(text: str) -> str:
+    """Return a text that can be sent, whatever a client wrote that is repeated in it."""
+    return text.encode(errors="replace").decode()
 
 
 def refusal(faults: Sequence[Mapping[str, Any]], body: object) -> ApiError:

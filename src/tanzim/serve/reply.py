@@ -13,8 +13,8 @@ from tanzim.infer.request import Delta
 from tanzim.serve.errors import ApiError
 
 
-class Reply(ABC):
-    """One answer to one request of a client, whole or as a stream of events.
+class Tally:
+    """What one answer to one request of a client comes to.
 
     Args:
         kind: begins its id.
@@ -25,9 +25,6 @@ class Reply(ABC):
         first_text: when the first text came, as `time.perf_counter` has it; None before.
 
     """
-
-    END = "data: [DONE]\n\n"
-    """What follows the last event."""
 
     def __init__(self, kind: str, model: str, prompt_tokens: int) -> None:
         self.id = f"{kind}-{secrets.token_hex(12)}"
@@ -55,6 +52,13 @@ class Reply(ABC):
             self._texts.append(delta.text)
             if self.first_text is None:
                 self.first_text = time.perf_counter()
+
+
+class Reply(Tally, ABC):
+    """An answer that the model writes, whole or as a stream of events."""
+
+    END = "data: [DONE]\n\n"
+    """What follows the last event."""
 
     def usage(self) -> Json:
         """Return the tokens so far as chat and text completions report them."""

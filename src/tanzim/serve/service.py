@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from tanzim.core.errors import ModelError, RenderError, TanzimError
 from tanzim.core.records import Json, Message
 from tanzim.core.seeds import derive
 from tanzim.infer import request as infer
+from tanzim.infer.embed import embed, in_batches
 from tanzim.infer.engine import Engine
 from tanzim.infer.pieces import Pieces
 from tanzim.serve.access.roles import Caller
@@ -225,7 +227,9 @@ class Service:
         self.check_length(ids, param)
         return ids
 
-    async def encoded(self, prompt: str | list[int], caller: Caller, param: str) -> tuple[list[int], str]:
+    async def encoded(
+        self, prompt: str | list[int], caller: Caller, param: str, *, room: int = 1
+    ) -> tuple[list[int], str]:
         """Return a bare text's tokens and the text itself, both after the middleware has seen it.
 
         Tokens that a client sends stay as they are, unless the middleware changes what they say.
@@ -248,18 +252,27 @@ class Service:
             ids = prompt
         if not ids:
             raise ApiError(400, f"{param}: there is nothing in it.", code="invalid_value", param=param)
-        self.check_length(ids, param)
+        self.check_length(ids, param, room)
         return ids, passed
 
-    def check_length(self, ids: Sequence[int], param: str) -> None:
-        """Refuse a prompt that leaves no room for an answer.
+    async def embedded(self, rows: Sequence[list[int]], adapter: str | None) -> list[list[float]]:
+        """Return the vectors of texts; between two batches of them the answers under way go on."""
+        vectors: dict[int, list[float]] = {}
+        for batch in in_batches(rows):
+            some = [rows[index] for index in batch]
+            found = await self.worker.do(partial(embed, self._engine, some, adapter))
+            vectors |= zip(batch, found.tolist(), strict=True)
+        return [vectors[index] for index in range(len(rows))]
+
+    def check_length(self, ids: Sequence[int], param: str, room: int = 1) -> None:
+        """Refuse a prompt that leaves no room for ``room`` tokens.
 
         Raises:
             ApiError: it does not (400).
 
         """
         context = self._engine.context_length
-        if context is not None and len(ids) >= context:
+        if context is not None and len(ids) + room > context:
             raise ApiError(
                 400,
                 f"This model's maximum context length is {context} tokens; {param}: {len(ids)}.",

@@ -15,7 +15,7 @@ from tanzim.serve.store.tables import audit
 
 _READS = ("GET", "HEAD", "OPTIONS")
 # They change nothing; their log is another matter.
-_ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+_ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 
 
 class Trail:

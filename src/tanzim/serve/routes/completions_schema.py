@@ -15,14 +15,22 @@ LONGEST = 16  # tokens of an answer where the request does not say, as the API h
 MOST = 1024  # answers of one request: prompts × n
 
 Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1)]
-Prompt = StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | Ids | list[Ids]
+Prompts = StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | Ids | list[Ids]
+
+
+def each(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    """Return the texts that a client gave in one of four forms, each as text or as tokens."""
+    if isinstance(given, str):
+        return [given]
+    tokens = [one for one in given if isinstance(one, int)]
+    return [tokens] if tokens else [one for one in given if not isinstance(one, int)]
 
 
 class CompletionRequest(Strict):
     """The body of ``POST /v1/completions``."""
 
     model: str
-    prompt: Prompt
+    prompt: Prompts
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -59,11 +67,7 @@ class CompletionRequest(Strict):
     @property
     def prompts(self) -> list[str | list[int]]:
         """The prompts, each as text or as tokens."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [[token for token in self.prompt if isinstance(token, int)]]
-        return [one for one in self.prompt if not isinstance(one, int)]
+        return each(self.prompt)
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``/health``, ``/metrics`` and ``/v1/models``."""
+"""``/health``, ``/metrics``, ``/openapi.json`` and ``/v1/models``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def add(app: FastAPI, context: Context) -> None:
     @app.get("/metrics")
     def metrics(caller: Sees) -> Response:
         return Response(context.metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def document(caller: Sees) -> Json:
+        return app.openapi()
 
     @app.get("/v1/models")
     def models(caller: Sees) -> Json:

@@ -17,6 +17,7 @@ from tanzim.serve.access.gate import Gate
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.errors import ApiError
 from tanzim.serve.flow import Prepared, events, whole
+from tanzim.serve.reply import Tally
 from tanzim.serve.routes.context import Context
 
 
@@ -28,7 +29,7 @@ async def respond(
     if stream:
         counted = _counted(events(worker, prepared), context, request, caller, prepared)
         return StreamingResponse(counted, media_type="text/event-stream")
-    with _accounted(context, request, caller, prepared, streamed=False):
+    with accounted(context, request, caller, prepared.answer, prepared.said, streamed=False):
         return JSONResponse(await unless_gone(request, whole(worker, prepared)))
 
 
@@ -36,17 +37,17 @@ async def _counted(
     parts: AsyncIterator[str], context: Context, request: Request, caller: Caller, prepared: Prepared
 ) -> AsyncIterator[str]:
     """Pass events on, and account for them in the end, also when the client has left."""
-    with _accounted(context, request, caller, prepared, streamed=True):
+    with accounted(context, request, caller, prepared.answer, prepared.said, streamed=True):
         async for part in parts:
             yield part
 
 
 @contextmanager
-def _accounted(
-    context: Context, request: Request, caller: Caller, prepared: Prepared, *, streamed: bool
+def accounted(
+    context: Context, request: Request, caller: Caller, answer: Tally, said: str, *, streamed: bool
 ) -> Iterator[None]:
     """Charge, count and log an answer when the block ends, however it ends."""
-    start, answer = time.perf_counter(), prepared.answer
+    start = time.perf_counter()
     try:
         yield
     finally:
@@ -66,7 +67,7 @@ def _accounted(
             "seconds": round(time.perf_counter() - start, 3),
             "streamed": streamed,
         }
-        context.log.add(line, prepared.said, answer.text)
+        context.log.add(line, said, answer.text)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Json]) -> Json:
