@@ -126,7 +126,7 @@ def corpus(path: Path, count: int, seed: int) -> tuple[list[str], np.ndarray, np
 
 
 def write(folder: Path, texts: list[str]) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     size = -(-len(texts) // FILES)
     for number, start in enumerate(range(0, len(texts), size)):
         part = texts[start : start + size]

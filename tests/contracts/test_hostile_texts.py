@@ -25,12 +25,11 @@ _PARTS = [
     "نمی\u200c", "Ã", "ط§",
 ]  # fmt: skip
 TEXTS = [(part * _N)[:_N] + end for part in _PARTS for end in ("", "x", "@")]
-# Those that need nothing but texts; dedup, too, since it folds and cuts them by patterns. Not pii: presidio's
-# recognisers take time by the square of a run of digits (20,000 of them: 4.5 s).
+# Those that need nothing but texts; dedup, too, since it folds and cuts them by patterns.
 WORKS = [
     "repair_text", "html", "boilerplate", "unicode", "missing", "persian", "language", "quality",
     "repetition", "linguistic", "sentences", "secrets", "licence", "dedup_exact",
-    "dedup_fuzzy", "length",
+    "dedup_fuzzy", "length", "pii",
 ]  # fmt: skip
 RUN = """
 import json, resource, sys

