@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
+import zipfile
 from pathlib import Path
 
 import docx
@@ -102,6 +104,37 @@ def test_a_sheet_is_a_table_of_labelled_text(tmp_path: Path) -> None:
     assert len(examples(path, sheets=["two"])) == 5
     with pytest.raises(ConfigError, match=r"'three'.*one, two, notes"):
         items(path, sheets=["three"])
+
+
+def test_formulas_are_read_as_computed_or_rejected_and_blank_rows_count(tmp_path: Path) -> None:
+    """openpyxl takes a text that begins with = for a formula, and computes none."""
+    path = tmp_path / "a.xlsx"
+    rows = [["first text", 1], ["= a heading =", 0], [None, None], ["چهارم", 1], ["fifth text", "=A1"]]
+    workbook(path, one=[["text", "label"], *rows], two=[["text", "label"], ["sixth text", 0]])
+    found = items(path)
+    assert [(one.text, one.provenance.row) for one in found if isinstance(one, Example)] == [
+        ("first text", 1), ("چهارم", 4), ("sixth text", 6)
+    ]  # fmt: skip
+    lost = [one for one in found if isinstance(one, Rejected)]
+    assert [(one.row, one.reason, one.detail[:7]) for one in lost] == [
+        (2, "a formula was never computed", "cell A3"), (5, "a formula was never computed", "cell B6")
+    ]  # fmt: skip
+    assert "= a heading =" in lost[0].content
+
+    computed = tmp_path / "computed.xlsx"  # as Excel saves it: one formula came to 7, one to an empty text
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(computed, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "xl/worksheets/sheet1.xml":
+                head, cell, tail = content.partition(b'<c r="B6"')
+                head = head.replace(b'<c r="A3"', b'<c r="A3" t="str"')
+                content = head + cell + re.sub(rb"</f><v ?/?>(</v>)?", b"</f><v>7</v>", tail)
+            new.writestr(name, content)
+    kept = [one for one in items(computed) if isinstance(one, Example)]
+    assert [(one.text, one.label, one.provenance.row) for one in kept][-2:] == [
+        ("fifth text", "7", 5), ("sixth text", "0", 6)
+    ]  # fmt: skip
+    assert not [one for one in items(computed) if isinstance(one, Rejected) and "formula" in one.reason]
 
 
 def test_cells_of_every_kind(tmp_path: Path) -> None:

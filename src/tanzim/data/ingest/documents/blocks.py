@@ -43,10 +43,20 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A row of a sheet as text, numbers and truth values; the first may be a header."""
+    """A row of a sheet as text, numbers and truth values; the first may be a header.
+
+    Args:
+        sheet: its name.
+        values: of the cells; a formula that was never computed as it is written.
+        row: its number in the sheet, counted from 1.
+        uncomputed: the first cell whose formula was never computed, such as "B7"; "" if there is none.
+
+    """
 
     sheet: str
     values: list[str | int | float | bool | None]
+    row: int
+    uncomputed: str = ""
 
 
 Part = Block | Fault | Cells

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any
 
 from tanzim.core.errors import DataError
 from tanzim.data.config import DataConfig
@@ -100,33 +99,40 @@ def _texts(parts: Iterator[Part], source: str, config: DataConfig) -> Iterator[R
 
 
 def _tables(parts: Iterator[Part], source: str, config: DataConfig) -> Iterator[Row | Rejected]:
-    """Yield the rows of all sheets; those of a sheet with other columns than the first are rejected."""
+    """Yield the rows of all sheets; those of a sheet with other columns than the first are rejected.
+
+    Rows are numbered below the header, blank ones too, and on through all sheets.
+    """
     number = 0
     columns: list[str] = []
     cells = (part for part in parts if isinstance(part, Cells))
     for sheet, rows in groupby(cells, lambda row: row.sheet):
-        sample = [row.values for row in islice(rows, _SAMPLE)]
-        texts = [["" if value is None else str(value) for value in values] for values in sample]
+        sample = list(islice(rows, _SAMPLE))
+        texts = [["" if value is None else str(value) for value in row.values] for row in sample]
         header = has_header(texts) if config.header is None else config.header
         names = column_names(texts[0], header, f"{source}, sheet '{sheet}'")
         columns = columns or names
-        rest = chain(sample[header:], (row.values for row in rows))
-        for number, values in enumerate(rest, number + 1):  # noqa: B020 - numbered through all sheets
-            fault = _misfit(sheet, names, columns, values)
+        before = number - sample[0].row + (not header)
+        for row in chain(sample[header:], rows):
+            number = before + row.row
+            fault = _misfit(names, columns, row)
             if fault:
-                yield Rejected(source, number, *fault, excerpt(values))
+                yield Rejected(source, number, *fault, excerpt(row.values))
             else:
-                padded = [*values, *[None] * (len(names) - len(values))]
+                padded = [*row.values, *[None] * (len(names) - len(row.values))]
                 yield Row(source, number, dict(zip(names, padded, strict=True)), {"sheet": sheet})
     if not number:
         yield Rejected(source, 1, "the workbook has no rows")
 
 
-def _misfit(sheet: str, names: list[str], columns: list[str], values: list[Any]) -> tuple[str, str] | None:
+def _misfit(names: list[str], columns: list[str], row: Cells) -> tuple[str, str] | None:
     """Say why a row does not belong to the table, if it does not."""
     if {*names} != {*columns}:
-        return "the sheet has other columns than the first", f"sheet '{sheet}': {', '.join(names)}"[:200]
-    if len(values) > len(names):
-        detail = f"{len(values)} columns instead of {len(names)} in sheet '{sheet}'"
+        return "the sheet has other columns than the first", f"sheet '{row.sheet}': {', '.join(names)}"[:200]
+    if len(row.values) > len(names):
+        detail = f"{len(row.values)} columns instead of {len(names)} in sheet '{row.sheet}'"
         return "the row has another number of columns", detail
+    if row.uncomputed:
+        detail = f"cell {row.uncomputed} of sheet '{row.sheet}': save the workbook in Excel or LibreOffice"
+        return "a formula was never computed", detail
     return None
