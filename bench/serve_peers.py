@@ -101,7 +101,8 @@ def servers(folder: Path, model: Path, adapters: list[Path], streams: int, threa
         "--ctx-size", str(streams * 512), "--no-webui",
     ]  # fmt: skip
     theirs = [
-        str(folder / "venv/bin/transformers"), "serve", str(model), "--continuous-batching",
+        str(folder / "venv/bin/python"), "-c", "from transformers.cli.transformers import main; main()",
+        "serve", str(model), "--continuous-batching",
         "--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", "{port}",
     ]  # fmt: skip
     return [

@@ -19,7 +19,9 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
+import sys
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="compilers at once")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # the servers inherit it
     base, folder = resolve(ModelConfig()), options.env.resolve()
