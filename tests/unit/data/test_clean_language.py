@@ -116,6 +116,46 @@ def test_all_turns_are_judged_together_and_a_given_language_stands_where_text_do
     assert two.about["language"] == "tr"
 
 
+@pytest.mark.parametrize(
+    "question", ["Which book did the girl with the red bag leave here?", "Is 5.73.2 ready?"]
+)
+@pytest.mark.parametrize("answer", ["درخواست شما ثبت شد.", "هنوز نمی‌دانم، فردا می‌پرسم."])
+def test_two_scripts_are_judged_apart(question: str, answer: str) -> None:
+    """The library takes some of these mixtures for Arabic; neither part of them is."""
+    parts = {code: rank(one)[0] for code, one in (("en", question), ("fa", answer))}
+    both = dict(rank(f"{question}\n{answer}"))
+    letters = [sum(map(str.isalpha, one)) for one in (question, answer)]
+    for code, count in zip(("en", "fa"), letters, strict=True):
+        assert parts[code][0] == code
+        assert both[code] == pytest.approx(parts[code][1] * count / sum(letters), abs=0.02)
+    assert identify(f"{question}\n{answer}")[0] in ("en", "fa")
+    turns = (Message("user", question), Message("assistant", answer))
+    talk = Example("messages", Provenance("a", 1), messages=turns)
+    assert isinstance(next(Language(LanguageConfig(keep=["fa", "en"]), Powers(), 0).apply([talk])), Example)
+
+
+def test_persian_letters_are_not_arabic_and_digits_tell_nothing() -> None:
+    assert "ar" not in dict(rank("رمز پنجره"))
+    assert "ar" in dict(rank("سنة پنجره"))
+    card = "شماره کارت من ٥٠٢٢-٢٩٠٦-٠٩٥٣-٢٢٨٨ و شبای حسابم IR٤٥ ٠٥٥١ ٠٥٢٠ ٣٢٢٦ ٥٢٧"
+    assert identify(card)[0] == "fa"
+    assert rank("﴾ ﴿") == []  # of the script, but no letters
+
+
+def test_only_what_is_surely_in_another_language_is_taken_out() -> None:
+    text = example("password = 'yeodt#7380'", 1)
+    code, confidence = identify(text.text)
+    assert code not in ("en", "fa", "und")
+    assert confidence < 0.5
+    step = Language(LanguageConfig(keep=["fa", "en"]), Powers(), 0)
+    (kept,) = step.apply([text])
+    assert isinstance(kept, Example)
+    assert kept.about["language"] == "und"
+    assert step.counts == {"und": 1}
+    (gone,) = Language(LanguageConfig(keep=["fa", "en"], sure=0), Powers(), 0).apply([text])
+    assert isinstance(gone, Removed)
+
+
 def test_an_unknown_code_is_an_error_that_names_it() -> None:
     with pytest.raises(ConfigError, match="farsi"):
         Language(LanguageConfig(keep=["farsi"]), Powers(), 0)

@@ -227,6 +227,8 @@ class LanguageConfig(Section):
     """Languages that may occur at all; naming them makes short texts surer. Empty: all that are known."""
     min_confidence: float = Field(0.3, ge=0, le=1)
     """Below this probability, shared among some 140 languages, the language is und (undetermined)."""
+    sure: float = Field(0.5, ge=0, le=1)
+    """Where keep names languages: below this probability another language is und, too, and not taken out."""
     min_letters: int = Field(12, ge=1)
     """A text with fewer letters is und: "no" and "sí" are words of many languages."""
     undetermined: Literal["keep", "drop"] = "keep"

@@ -23,6 +23,8 @@ _ARABIC = re.compile(
     "[\u0620-\u063f\u0641-\u064a\u066e-\u06d3\u06d5\u06ee\u06ef\u06fa-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc]"
 )
 _LETTER = re.compile(r"[^\W\d_]")
+_ARABIC_SCRIPT = re.compile("[\u0600-\u06ff\u0750-\u077f\u200c\ufb50-\ufdff\ufe70-\ufefc]+")
+_OTHER_SCRIPTS = re.compile(r"(?:(?![\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc])[^\W\d_])+")
 _APART = re.compile(
     r"```.*?(?:```|\Z)|https?://\S+|www\.\S+|\S+@\S+|<[^<>\n]{1,200}>|[@#]\w+|%\(\w+\)\w|\{[^{}\n]{0,60}\}",
     re.DOTALL,
@@ -52,6 +54,8 @@ _OWN_WORDS = {
     "ug": "ۋە بىلەن ئۈچۈن بۇ بىر ئۇ ھەم دەپ بولۇپ بولغان",
     "sd": "جي جو آهي کي سان ۽ ۾ جا کان تي هن",
 }
+_PERSIAN_ALONE, _ARABIC_ALONE = (re.compile(f"[{_OWN_LETTERS[one]}]") for one in ("fa", "ar"))
+_DIGITS = re.compile(r"\d+")
 _LETTERS_OF = {
     letter: {one for one, letters in _OWN_LETTERS.items() if letter in letters}
     for letter in set("".join(_OWN_LETTERS.values()))
@@ -81,7 +85,9 @@ def rank(text: str, among: Collection[str] = ()) -> list[tuple[str, float]]:
 
     A naive Bayes model over byte n-grams (Lui and Baldwin, 2012, "langid.py"; py3langid). Texts in Arabic
     letters are judged by that model, by the letters and by the frequent words of each language together: the
-    model takes Persian written with ي and ك, as old files have it, for Arabic.
+    model takes Persian written with ي and ك, as old files have it, for Arabic. Of a text in two scripts, such
+    as an English question with a Persian answer, each script's part is judged alone and counts by its
+    letters: to the model a mixture looks like a third language.
 
     Args:
         text: any text; code, addresses and tags in it are not looked at.
@@ -89,13 +95,24 @@ def rank(text: str, among: Collection[str] = ()) -> list[tuple[str, float]]:
 
     """
     said = _APART.sub(" ", text[:_LONGEST]) if len(text) < 10 * _LONGEST else text[:_LONGEST]
-    letters = len(_LETTER.findall(said))
+    letters, arabic = len(_LETTER.findall(said)), len(_ARABIC.findall(said))
     if not letters:
         return []
-    if 2 * len(_ARABIC.findall(said)) > letters:
-        return _rank_arabic(said, among)
     found: dict[str, float] = {}
-    for code, share in _model().rank(said):
+    for count, other, judge in (
+        (arabic, _OTHER_SCRIPTS, _rank_arabic),
+        (letters - arabic, _ARABIC_SCRIPT, _rank_other),
+    ):
+        if count > 0:
+            for one, share in judge(other.sub(" ", said) if count < letters else said, among):
+                found[one] = found.get(one, 0.0) + share * count / letters
+    return _normalised(found)
+
+
+def _rank_other(text: str, among: Collection[str]) -> list[tuple[str, float]]:
+    """Rank the languages of all other scripts."""
+    found: dict[str, float] = {}
+    for code, share in _model().rank(text):
         one = _SAME.get(code, code)
         if one != "zxx" and (not among or one in among):
             found[one] = found.get(one, 0.0) + share
@@ -105,7 +122,10 @@ def rank(text: str, among: Collection[str] = ()) -> list[tuple[str, float]]:
 def _rank_arabic(text: str, among: Collection[str]) -> list[tuple[str, float]]:
     """Rank the languages of the Arabic script."""
     candidates = [one for one in _OWN_WORDS if not among or one in among]
+    if _PERSIAN_ALONE.search(text) and not _ARABIC_ALONE.search(text):
+        candidates = [one for one in candidates if one != "ar"] or candidates
     evidence = _evidence(text)
+    text = _DIGITS.sub("", text)  # to the model, digits of an Arabic keyboard are Kurdish
     shares = dict.fromkeys(candidates, 0.0)
     for written in {text, text.translate({0x64A: "ی", 0x643: "ک"})}:
         for code, share in _model().rank(written):
@@ -188,6 +208,8 @@ class Language(Step[LanguageConfig]):
                 min_confidence=config.min_confidence,
                 min_letters=config.min_letters,
             )
+            if config.keep and code not in config.keep and confidence < config.sure:
+                code = UNDETERMINED
             if code == UNDETERMINED:
                 code = str(example.about.get("language") or code)
             self.counts[code] += 1
