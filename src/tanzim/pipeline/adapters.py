@@ -247,11 +247,13 @@ def free_folder(path: Path) -> Path:
     """Return ``path`` if it may be written: it is new, empty, or an earlier result of ours.
 
     Raises:
-        ConfigError: it holds something else.
+        ConfigError: it holds something else, or is a file.
 
     """
     from tanzim.core.errors import ConfigError
 
+    if path.exists() and not path.is_dir():
+        raise ConfigError("this is a file, not a folder", where=str(path), fix="choose another")
     if path.exists() and any(path.iterdir()) and not (path / "tanzim.json").is_file():
         raise ConfigError("the folder exists and holds other things", where=str(path), fix="choose another")
     return path

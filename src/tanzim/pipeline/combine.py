@@ -26,7 +26,7 @@ from tanzim.data.store import ExampleStore
 from tanzim.evaluate.answers import System
 from tanzim.evaluate.measure import evaluate
 from tanzim.evaluate.report import ALL, BASE, TUNED, EvalReport, SystemResult, title
-from tanzim.pipeline.adapters import open_repository, system_scores
+from tanzim.pipeline.adapters import free_folder, open_repository, system_scores
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.evaluate import measure_loss
 from tanzim.pipeline.form import form_of
@@ -36,6 +36,8 @@ from tanzim.pipeline.tasks import task_of
 from tanzim.pipeline.tokens import conversations
 from tanzim.pipeline.workspace import find_run
 from tanzim.train.tokens import TokenStore
+
+_OURS = {"evaluation", "report.json"}  # beside the adapters, in a folder that was written here
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ def combine_adapters(
     if len(ways) < len(recipes):
         raise ConfigError(f"{len(recipes) - len(ways)} of {len(recipes)} ways to combine are there twice")
     target = Path(output) if output is not None else Path("combined") / name
+    _check_room(target)
     folders = _combine_all(where, parents, ways, target, reporter)
     skipped: list[str] = []
     reports: dict[str, EvalReport] = {}
@@ -171,6 +174,22 @@ def combine_adapters(
     result = Combined(tuple(combinations), reports, measured, tuple(short), tuple(skipped), target)
     write_json(target / "report.json", _to_json(result))
     return result
+
+
+def _check_room(target: Path) -> None:
+    """Refuse a folder that holds what others put there: adapters and reports of ours are replaced.
+
+    Raises:
+        ConfigError: it does, or is a file.
+
+    """
+    if not target.is_dir():
+        free_folder(target)
+        return
+    found = {path.name for path in target.iterdir()}
+    adapters = {name for name in found if (target / name / "tanzim.json").is_file()}
+    if found and not (adapters and found <= {*adapters, *_OURS}):
+        raise ConfigError("the folder exists and holds other things", where=str(target), fix="choose another")
 
 
 def _label(recipe: Recipe) -> str:

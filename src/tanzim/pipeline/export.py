@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tanzim.core.errors import ConfigError, RunError
+from tanzim.core.errors import RunError
 from tanzim.core.files import new_folder, read_json
 from tanzim.core.progress import Reporter
 from tanzim.core.run import RunFolder
@@ -15,6 +15,7 @@ from tanzim.evaluate.report import EvalReport, table_rows
 from tanzim.export.adapter import verify_adapter
 from tanzim.export.merge import merge as merge_adapter
 from tanzim.export.verify import observer
+from tanzim.pipeline.adapters import free_folder
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.embeddings import export_embedded
 from tanzim.pipeline.evaluate import trained_run
@@ -60,8 +61,7 @@ def export_run(
     folder = trained_run(config)
     kind = "merged" if merge else "adapter"
     target = Path(output) if output is not None else folder.path / "exports" / kind
-    if target.exists() and any(target.iterdir()) and not (target / "tanzim.json").is_file():
-        raise ConfigError("the folder exists and holds other things", where=str(target), fix="choose another")
+    free_folder(target)
     if not folder.adapter.is_dir():
         raise RunError(
             "every weight was trained: there is no adapter to export",

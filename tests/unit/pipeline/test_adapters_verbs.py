@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tanzim.adapters.recipe import make_recipes
 from tanzim.adapters.repository import Repository
 from tanzim.core.config import load
 from tanzim.core.errors import ConfigError, RunError
@@ -17,11 +18,14 @@ from tanzim.core.run import RunFolder, RunManifest
 from tanzim.pipeline.adapters import (
     add_adapter,
     fetch_adapter,
+    free_folder,
     open_repository,
     search_adapters,
     system_scores,
 )
+from tanzim.pipeline.combine import _check_room, combine_adapters
 from tanzim.pipeline.config import Config
+from tanzim.pipeline.export import export_run
 
 BASE = "c" * 64
 
@@ -140,3 +144,38 @@ def test_the_verbs_that_read_no_weights_import_no_torch():
     code = "import tanzim.pipeline.adapters, tanzim.adapters.recipe, sys; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
+
+
+def test_a_folder_of_other_files_is_not_replaced(tmp_path):
+    """Exports and merged models replace their folder whole: only an empty one or one of ours may go."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.md").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    ours = adapter(tmp_path / "both" / "svd-1_1").parent
+    for check in (free_folder, _check_room):
+        with pytest.raises(ConfigError, match="holds other things"):
+            check(tmp_path / "mine")
+        with pytest.raises(ConfigError, match="a file, not a folder"):
+            check(tmp_path / "file")
+        check(tmp_path / "empty")
+        check(tmp_path / "new")
+    free_folder(ours / "svd-1_1")
+    (ours / "report.json").write_text("{}")
+    (ours / "evaluation").mkdir()
+    _check_room(ours)
+    (ours / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other things"):
+        _check_room(ours)
+
+
+def test_export_and_combine_refuse_it_before_they_do_anything(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("tanzim.pipeline.export.trained_run", lambda config: run)
+    with pytest.raises(ConfigError, match="a file, not a folder"):
+        export_run(Config(), output=tmp_path / "file")
+    add_adapter(adapter(tmp_path / "a"), task="x")
+    add_adapter(adapter(tmp_path / "b"), task="y")
+    recipes = make_recipes(["svd"], [(1.0, 1.0)])
+    with pytest.raises(ConfigError, match="a file, not a folder"):
+        combine_adapters(["a", "b"], recipes, name="both", output=tmp_path / "file")
