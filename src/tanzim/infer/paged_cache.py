@@ -93,9 +93,8 @@ class PagedCache:
         )
         shape = pages, self.key_heads, self.size, PAGE
         other = pages, self.key_heads, PAGE, self.size
-        # Zeros: what a mask hides must still be finite. The system hands zeroed memory out untouched.
-        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self._values = [torch.zeros(other, dtype=dtype, device=device) for _ in range(layers)]
+        self._keys = [_zeros(shape, dtype, device) for _ in range(layers)]
+        self._values = [_zeros(other, dtype, device) for _ in range(layers)]
 
     def attend(self, layer: int, qkv_NO: Tensor, cosine_LC: Tensor, sine_LC: Tensor, step: Pass) -> Tensor:
         """Store a layer's new keys and values; return what each token sees, [N, H · C].
@@ -177,6 +176,13 @@ class PagedCache:
             attn_mask=mask, is_causal=mask is None, scale=self._scale, enable_gqa=True,
         )  # fmt: skip
         out_NO[chunk.start : chunk.stop] = mixed[0].transpose(0, 1).flatten(1)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros (what a mask hides must still be finite) that take memory only as they are written."""
+    if device.type == "cpu" and dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, np.float32))  # torch's own would touch it all
+    return torch.zeros(shape, dtype=dtype, device=device)
 
 
 def pages_of(tables: Sequence[Sequence[int]]) -> Tensor:

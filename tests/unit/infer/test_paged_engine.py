@@ -307,3 +307,14 @@ def test_other_models_keep_their_own_forward_pass(tokenizer: PreTrainedTokenizer
     windowed = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8)).eval()
     assert "window" in str(unfit(windowed))
     assert not isinstance(make_engine(windowed, tokenizer).server(2), PagedScheduler)
+
+
+def test_the_cache_takes_memory_as_it_is_written() -> None:
+    import psutil
+
+    model = make_model("llama")
+    lean, process = LeanModel(model, Mix(model)), psutil.Process()
+    before = process.memory_info().rss
+    cache = lean.cache(2_000_000)
+    assert cache.pages * 16 * lean.bytes_per_token >= 1_000_000_000
+    assert process.memory_info().rss - before < 100_000_000
