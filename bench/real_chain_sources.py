@@ -39,6 +39,7 @@ COOKIES = {
     "fa": "تمامی حقوق این وب‌سایت برای ناشر محفوظ است و نقل مطالب تنها با ذکر منبع آزاد است.",
 }
 MISSING = ("N/A", "null", "-", "ندارد", "نامشخص", "none", "[empty]", "؟")
+ITALIAN = ("Quindi cerchi", "Certamente, non")  # read by eye: prompts of others that are in a third language
 ANSWERS = (
     "Thank you, the ticket was passed on to the team.", "We will look into it today.", "Noted, and answered by letter.",
     "درخواست شما ثبت شد.", "به زودی پاسخ می‌دهیم.", "همکاران ما پیگیری می‌کنند.",
@@ -266,7 +267,10 @@ class Sources:
             if set(one) > {"S", "H", "V"} and not any(v for k, v in one.items() if k != "prompt")
         ]
         rows += [Sown("hate", one["prompt"]) for one in judged if one.get("H") == 1 and not one.get("S")][:40]
-        rows += [Sown("no hate", one["prompt"]) for one in none[:80]]
+        rows += [
+            Sown("language" if one["prompt"].startswith(ITALIAN) else "no hate", one["prompt"])
+            for one in none[:80]
+        ]
         for first, second in PARAPHRASES[:15]:
             rows += [Sown("paraphrased", first), Sown("paraphrase", second, values=(first,))]
         self.rng.shuffle(rows)
