@@ -81,10 +81,13 @@ def test_a_complete_answer_by_the_clients_own_stream(client: openai.OpenAI, engi
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"store": True}, "store"),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"input": []}, "input"),
-        ({"input": [{"role": "tool", "content": "x"}]}, None),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, None),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "input.0.content.0.type",
+        ),
         ({"input": "x" * 400}, "input"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"background": True}, "background"),

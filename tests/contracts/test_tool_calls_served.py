@@ -80,3 +80,60 @@ def test_calls_are_told_from_text_whole_and_streamed(client: openai.OpenAI) -> N
     client.chat.completions.create(model="tiny", messages=[*back, result], tools=[TOOL], max_tokens=2)
     bare = client.chat.completions.create(**ask).choices[0]
     assert (bare.message.content, bare.message.tool_calls, bare.finish_reason) == (SAID, None, "stop")
+
+
+def test_calls_in_responses(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", **TOOL["function"]}
+    ask: dict[str, Any] = {"model": "tiny", "input": "hi", "temperature": 0, "tools": [tool]}
+    whole = client.responses.create(**ask)
+    assert whole.status == "completed"
+    assert [item.type for item in whole.output] == ["message", "function_call"]
+    assert whole.output_text == "Look:"
+    call = whole.output[1]
+    assert call.type == "function_call"
+    assert (call.name, json.loads(call.arguments)) == ("look", {"a": "سلام"})
+
+    with client.responses.stream(**ask) as stream:  # the client's own accumulation
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    ends = [event.type for event in events if event.type != "response.output_text.delta"]
+    assert ends == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.output_item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert final.output_text == "Look:"
+    assert [item.type for item in final.output] == ["message", "function_call"]
+
+    # It all can be sent back with what the function returned; the prompt is that of chat completions.
+    turns: list[Any] = [{"role": "user", "content": "hi"}, *(item.to_dict() for item in whole.output)]
+    turns.append({"type": "function_call_output", "call_id": call.call_id, "output": "42"})
+    again = client.responses.create(**{**ask, "input": turns, "max_output_tokens": 4})
+    said: list[Any] = [
+        {"id": call.call_id, "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    ]
+    messages: list[Any] = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "Look:", "tool_calls": said},
+        {"role": "tool", "tool_call_id": call.call_id, "content": "42"},
+    ]
+    same = client.chat.completions.create(
+        model="tiny", messages=messages, tools=[TOOL], temperature=0, max_tokens=4
+    )
+    assert again.output_text == same.choices[0].message.content
+    assert again.usage is not None
+    assert same.usage is not None
+    assert again.usage.input_tokens == same.usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(**{**ask, "tools": [{**tool, "strict": True}]})
+    assert caught.value.param == "tools.0.strict"

@@ -98,6 +98,10 @@ def _add_errors(app: FastAPI) -> None:
     ) -> JSONResponse:  # such as NUL in a text, on PostgreSQL
         return answer(ApiError(400, "A value cannot be what it is given for.", code="invalid_value"))
 
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:  # its traceback is in the server's log
+        return answer(ApiError(500, f"The server failed ({type(error).__name__}); its log says how."))
+
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         return answer(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))

@@ -51,14 +51,16 @@ def _whole(text: str) -> str:
 
 
 def refusal(faults: Sequence[Mapping[str, Any]], body: object) -> ApiError:
-    """Turn pydantic's first fault into the error that OpenAI would answer with.
+    """Turn what pydantic found into the error that OpenAI would answer with.
 
     Args:
-        faults: what pydantic found, of which the first is told.
+        faults: what pydantic found. Of the first field at fault the innermost is told: where a field may have
+            several forms, the others say no more than that it is not theirs.
         body: the request's body, as far as it could be read.
 
     """
-    fault = faults[0]
+    field = faults[0]["loc"][:2]
+    fault = max((one for one in faults if one["loc"][:2] == field), key=lambda one: len(one["loc"]))
     if fault["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {fault.get('ctx', {}).get('error', '')}")
     param = _param(fault["loc"][1:], body)

@@ -9,15 +9,30 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tanzim.core.records import Json, Message, ToolCall
 
 
+def _whole_texts(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it holds half a character (a lone surrogate)") from None
+
+
 class Strict(BaseModel):
-    """Closed to unknown fields."""
+    """Closed to unknown fields, and to texts that cannot be written as UTF-8."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        texts = [one for one in value if isinstance(one, str | dict)] if isinstance(value, list) else value
+        if isinstance(texts, str | list | dict):
+            _whole_texts(texts)
+        return value
 
 
 class TextPart(Strict):
@@ -45,8 +60,11 @@ class FunctionCall(Strict):
             value = json.loads(self.arguments or "{}")
         except json.JSONDecodeError as error:
             raise ValueError(f"arguments is not JSON ({error})") from None
+        except RecursionError:
+            raise ValueError("arguments is nested too deeply") from None
         if not isinstance(value, dict):
             raise ValueError("arguments is not a JSON object")
+        _whole_texts(value)
         return value
 
 

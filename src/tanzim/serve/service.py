@@ -206,9 +206,20 @@ class Service:
         except Refused as refused:
             raise ApiError(400, f"The prompt was refused: {refused}.", code="content_filter") from None
 
-    def passings(self, messages: Sequence[Message], caller: Caller, choices: int) -> list[Passing | None]:
-        """Return what each of the answers to a conversation passes on its way out."""
-        return [self._chain.answer(messages, caller) for _ in range(choices)]
+    def passings(
+        self, messages: Sequence[Message], caller: Caller, choices: int = 1, *, logprobs: bool = False
+    ) -> list[Passing | None]:
+        """Return what each of the answers to a conversation passes on its way out.
+
+        Raises:
+            ApiError: log-probabilities are asked for, and would tell what may not leave (400).
+
+        """
+        passings = [self._chain.answer(messages, caller) for _ in range(choices)]
+        if logprobs and any(passings):
+            message = "logprobs are not given here, since answers may be changed before they leave."
+            raise ApiError(400, message, code="unsupported_value", param="logprobs")
+        return passings
 
     async def rendered(
         self, messages: Sequence[Message], tools: Sequence[Json] = (), *, param: str = "messages"

@@ -81,4 +81,8 @@ def _call(text: str) -> Json | None:
     if not isinstance(arguments, dict):
         return None
     function = {"name": value["name"], "arguments": json.dumps(arguments, ensure_ascii=False)}
+    try:
+        "".join(function.values()).encode()
+    except UnicodeEncodeError:  # an escape such as \ud800 alone, which cannot be sent
+        return None
     return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}

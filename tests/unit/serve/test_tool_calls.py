@@ -40,6 +40,7 @@ def read(pieces: list[str]) -> list[Any]:
         (f"{BARE} and then", [("now", {}), "and then"]),
         ("a <tool_call> b \n", ["a <tool_call> b \n"]),
         ("<tool_call>{half</tool_call>", ["<tool_call>{half</tool_call>"]),
+        (r'<tool_call>{"name": "\ud800"}</tool_call>', [r'<tool_call>{"name": "\ud800"}</tool_call>']),
         ("<tool_call>[1]</tool_call>", ["<tool_call>[1]</tool_call>"]),
         ('<tool_call>{"name": 1}</tool_call>', ['<tool_call>{"name": 1}</tool_call>']),
         (

@@ -70,7 +70,8 @@ class Audit:
                 if status in (401, 403) or (changes and status != 404):
                     caller = scope.get("state", {}).get("caller")
                     address = (scope.get("client") or ("",))[0]
-                    await run_in_threadpool(self._trail.add, caller, address, method, path[:500], status)
+                    shown = path[:500].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes no NUL
+                    await run_in_threadpool(self._trail.add, caller, address, method, shown, status)
             await send(message)
 
         await self._app(scope, receive, noted)

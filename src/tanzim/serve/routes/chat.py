@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from tanzim.serve.access.gate import Asks
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.answer import Answer
-from tanzim.serve.errors import ApiError
 from tanzim.serve.flow import Prepared
 from tanzim.serve.observe.requests import said
 from tanzim.serve.routes.context import Context
@@ -37,10 +36,7 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
     adapter = await service.adapter(caller.project, asked.model)
     messages = await service.passed([message.message() for message in asked.messages], caller)
     choices = asked.n or 1
-    passings = service.passings(messages, caller, choices)
-    if asked.logprobs and any(passings):
-        message = "logprobs are not given here, since answers may be changed before they leave."
-        raise ApiError(400, message, code="unsupported_value", param="logprobs")
+    passings = service.passings(messages, caller, choices, logprobs=bool(asked.logprobs))
     ids = await service.rendered(messages, asked.prompt_tools)
     wish = Wish(
         asked.limit,

@@ -9,7 +9,6 @@ from tanzim.core.records import Message
 from tanzim.infer.request import Request as Generation
 from tanzim.serve.access.gate import Asks
 from tanzim.serve.access.roles import Caller
-from tanzim.serve.errors import ApiError
 from tanzim.serve.flow import Prepared
 from tanzim.serve.middleware.seam import Passing
 from tanzim.serve.observe.requests import said
@@ -51,12 +50,10 @@ async def _prepare(service: Service, caller: Caller, asked: CompletionRequest) -
     for prompt in asked.prompts:
         ids, text = await service.encoded(prompt, caller, "prompt")
         requests += service.requests(ids, adapter, choices, wish)
-        passings += service.passings([Message("user", text)], caller, choices)
+        turns = [Message("user", text)]
+        passings += service.passings(turns, caller, choices, logprobs=asked.logprobs is not None)
         texts.append(text)
         prompt_tokens += len(ids)
-    if asked.logprobs is not None and any(passings):
-        message = "logprobs are not given here, since answers may be changed before they leave."
-        raise ApiError(400, message, code="unsupported_value", param="logprobs")
     answer = TextAnswer(
         asked.model,
         service.pieces,

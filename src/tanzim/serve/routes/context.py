@@ -52,8 +52,8 @@ def missing(kind: str, id_: str) -> ApiError:
 
 
 def plain_name(name: str) -> str:
-    """Return a file's name as a client gave it, without folders."""
-    return name.replace("\\", "/").rsplit("/", 1)[-1][:_LONGEST]
+    """Return a file's name as a client gave it, without folders, and without NUL (PostgreSQL takes none)."""
+    return name.replace("\0", "").replace("\\", "/").rsplit("/", 1)[-1][:_LONGEST] or "file"
 
 
 def too_much(config: ServeConfig, param: str) -> ApiError:

@@ -27,7 +27,7 @@ def add(app: FastAPI, context: Context) -> None:
 
     @app.post("/v1/files")
     def upload(caller: Trains, file: UploadFile, purpose: Annotated[Literal["fine-tune"], Form()]) -> Json:
-        name = plain_name(file.filename or "file")
+        name = plain_name(file.filename or "")
         with tempfile.TemporaryDirectory(dir=context.store.root, prefix=".upload-") as folder:
             path = Path(folder) / "file"
             with path.open("wb") as out:

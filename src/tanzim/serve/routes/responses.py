@@ -37,8 +37,8 @@ async def _prepare(service: Service, caller: Caller, asked: ResponseRequest) -> 
     """
     adapter = await service.adapter(caller.project, asked.model)
     messages = await service.passed(asked.messages, caller)
-    passings = service.passings(messages, caller, 1)
-    ids = await service.rendered(messages, param="input")
+    passings = service.passings(messages, caller)
+    ids = await service.rendered(messages, asked.prompt_tools, param="input")
     wish = Wish(asked.max_output_tokens, asked.temperature, asked.top_p)
     told = said([{"role": turn.role, "content": turn.content} for turn in asked.messages])
     return Prepared(service.requests(ids, adapter, 1, wish), ResponseAnswer(asked, len(ids)), passings, told)
