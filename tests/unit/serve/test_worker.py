@@ -63,7 +63,7 @@ def test_a_failed_step_is_told_and_survived(engine: Engine, monkeypatch: pytest.
     worker = Worker(engine, max_batch=2)
     worker.start()
     with monkeypatch.context() as patched:
-        patched.setattr(type(engine._forward), "__call__", fail)
+        patched.setattr(type(worker._scheduler), "step", fail)
         with pytest.raises(WorkerError, match="out of memory"):
             asyncio.run(collect(worker, ask(4)))
     assert asyncio.run(collect(worker, ask(4))) == whole
