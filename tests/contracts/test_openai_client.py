@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import jsonschema
 import openai
 import pytest
 
@@ -168,7 +170,16 @@ def test_too_long_prompt(client: openai.OpenAI) -> None:
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"stop": ""}, "stop"),
         ({"top_logprobs": 2}, None),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": {"type": "nothing"}},
+                }
+            },
+            "response_format",
+        ),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
         ({"logit_bias": {"5": 10}}, "logit_bias"),
@@ -263,3 +274,22 @@ def test_a_client_that_leaves_stops_the_computation(
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/chat/completions", json=body, timeout=httpx.Timeout(5, read=0.05))
     assert cancelled.wait(10)
+
+
+def test_answers_keep_to_a_schema_whole_and_streamed(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "زرد"]}, "ripe": {"type": "boolean"}},
+        "required": ["colour", "ripe"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "fruit", "schema": schema, "strict": True}}
+    asked: Any = {"messages": user("the plum"), "response_format": form, "max_tokens": 60}
+    for model in ("tiny", "tuned"):
+        for seed in range(4):
+            whole = client.chat.completions.create(model=model, seed=seed, **asked)
+            said = whole.choices[0].message.content
+            assert said is not None
+            jsonschema.validate(json.loads(said), schema)
+            stream = client.chat.completions.create(model=model, seed=seed, stream=True, **asked)
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == said

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tanzim.core.records import Json, Message, ToolCall
+from tanzim.infer.request import Grammar
 
 
 def _whole_texts(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -117,9 +118,34 @@ class StreamOptions(Strict):
 
 
 class TextFormat(Strict):
-    """The only answer format so far."""
+    """An answer of any form."""
 
     type: Literal["text"]
+
+
+class ObjectFormat(Strict):
+    """An answer that is a JSON object."""
+
+    type: Literal["json_object"]
+
+
+class NamedSchema(Strict):
+    """A JSON schema, as clients send it; whether it is strict changes nothing: it always is."""
+
+    name: str
+    wanted: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+class SchemaFormat(Strict):
+    """An answer that a JSON schema accepts."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+AnswerFormat = TextFormat | ObjectFormat | SchemaFormat
 
 
 class ChatRequest(Strict):
@@ -140,12 +166,12 @@ class ChatRequest(Strict):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto"] | None = None
+    response_format: AnswerFormat | None = None
     parallel_tool_calls: Literal[True] | None = None
     # Accepted where they ask for nothing.
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    response_format: TextFormat | None = None
     modalities: list[Literal["text"]] | None = None
     # Labels that never change an answer.
     user: str | None = None
@@ -169,6 +195,13 @@ class ChatRequest(Strict):
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """What the answer must keep to."""
+        if isinstance(self.response_format, SchemaFormat):
+            return Grammar("json_schema", json.dumps(self.response_format.json_schema.wanted))
+        return Grammar("json_object") if isinstance(self.response_format, ObjectFormat) else None
 
     @property
     def limit(self) -> int | None:

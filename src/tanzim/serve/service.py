@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tanzim.core.errors import ModelError, RenderError, TanzimError
+from tanzim.core.errors import ConfigError, ModelError, RenderError, TanzimError
 from tanzim.core.records import Json, Message
 from tanzim.core.seeds import derive
 from tanzim.infer import request as infer
@@ -44,6 +44,7 @@ class Wish:
         seed: likewise.
         stop: likewise.
         logprobs: likewise.
+        grammar: likewise.
 
     """
 
@@ -53,6 +54,7 @@ class Wish:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    grammar: infer.Grammar | None = None
 
 
 class Service:
@@ -275,6 +277,19 @@ class Service:
             vectors |= zip(batch, found.tolist(), strict=True)
         return [vectors[index] for index in range(len(rows))]
 
+    async def check_grammar(self, request: infer.Request, param: str) -> None:
+        """Refuse a grammar that cannot be kept to.
+
+        Raises:
+            ApiError: it is wrong, or asks for what is not known here (400).
+
+        """
+        if request.grammar is not None:
+            try:
+                await self.worker.do(partial(self._engine.sequence, request))
+            except ConfigError as error:
+                raise ApiError(400, f"{param}: {error.what}", code="invalid_value", param=param) from error
+
     def check_length(self, ids: Sequence[int], param: str, room: int = 1) -> None:
         """Refuse a prompt that leaves no room for ``room`` tokens.
 
@@ -302,6 +317,7 @@ class Service:
             seed=wish.seed,
             stop=wish.stop,
             logprobs=wish.logprobs,
+            grammar=wish.grammar,
         )
         seeds = [
             None if wish.seed is None else derive(wish.seed, "choice", index) for index in range(1, choices)

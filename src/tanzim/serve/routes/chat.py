@@ -45,6 +45,7 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
         asked.seed,
         asked.stops,
         asked.top_logprobs or 0 if asked.logprobs else None,
+        asked.grammar,
     )
     usage = bool(asked.stream_options and asked.stream_options.include_usage)
     answer = Answer(
@@ -57,4 +58,6 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
         tools=bool(asked.prompt_tools),
     )
     told = said([message.model_dump(exclude_none=True) for message in asked.messages])
-    return Prepared(service.requests(ids, adapter, choices, wish), answer, passings, told)
+    requests = service.requests(ids, adapter, choices, wish)
+    await service.check_grammar(requests[0], "response_format")
+    return Prepared(requests, answer, passings, told)
