@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from hypothesis import settings
 
 from helpers.properties import examples
 from tanzim.models.config import ModelConfig
+
+# A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:  # torch is loaded only where a test asks for it
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast

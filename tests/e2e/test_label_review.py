@@ -83,7 +83,9 @@ class Terminal:
 
     def end(self) -> tuple[int, str]:
         """Return the exit status and what stands below the screen it left."""
+        end = time.monotonic() + 60
         while self.process.poll() is None:
+            assert time.monotonic() < end, f"it goes on; there is: {self.screen}"
             self._read()
         self._read()
         code = self.process.returncode
