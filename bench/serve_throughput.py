@@ -80,7 +80,8 @@ async def load(
     url: str, models: list[str], streams: int, requests: int, tokens: int
 ) -> tuple[list[Any], float]:
     """Keep ``streams`` requests under way until each client has had its share; return answers and seconds."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    # A connection for each request: llama-server closes those it thinks idle under a request on its way.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=1800, limits=limits) as client:
 
         async def one(place: int) -> list[Any]:
