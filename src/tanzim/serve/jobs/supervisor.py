@@ -75,7 +75,12 @@ class Supervisor:
     def look(self) -> None:
         """Do what is to be done now."""
         self._children = {pid for pid in self._children if os.waitpid(pid, os.WNOHANG)[0] == 0}
-        mine = [job for job in self._jobs.unfinished() if self._jobs.take(job["id"], self._owner)]
+        mine = [
+            job
+            for job in self._jobs.unfinished()
+            if job["owner"] == self._owner
+            or (job["owner"] is None and self._jobs.take(job["id"], self._owner))
+        ]
         folders = [JobFolder(self._root / job["id"]) for job in mine]
         locks = [folder.claim() for folder in folders]
         running = locks.count(None)
