@@ -43,6 +43,7 @@ class Server:
         models: the names that requests take in turn; more than one: adapters.
         health: path that answers 200 when it is ready.
         environment: set besides this process's own.
+        ours: whether it is Tanzim's.
 
     """
 
@@ -51,6 +52,18 @@ class Server:
     models: list[str]
     health: str = "/health"
     environment: dict[str, str] = field(default_factory=dict)
+    ours: bool = False
+
+
+def grid(server: Server) -> list[list[str]]:
+    """Return the settings of a peer, by its documentation, that are tried before it is measured."""
+    if server.name.startswith("llama-server"):
+        return [[], ["--flash-attn", "off"], ["--kv-unified"]]
+    return [
+        [],
+        ["--cb-max-batch-tokens", "512", "--cb-num-blocks", "512"],
+        ["--attn-implementation", "eager"],
+    ]
 
 
 def prepare(folder: Path, model: Path, jobs: int) -> None:
@@ -90,7 +103,10 @@ def llama_source(folder: Path) -> Path:
 
 
 def servers(folder: Path, model: Path, adapters: list[Path], streams: int, threads: int) -> list[Server]:
-    """Return the servers in the order of the table; ours is there with the base, 1 and 16 adapters."""
+    """Return the servers in the order of the table; ours is there with the base, 1 and 16 adapters.
+
+    The cache of `transformers serve` is bounded: it would take most of the memory, to no gain in speed.
+    """
     tanzim = shutil.which("tanzim", path=sysconfig.get_path("scripts")) or "tanzim"
     limit = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     ours = [tanzim, "serve", *map(str, adapters), "serve.port={port}", f"serve.max_batch={streams}"]
@@ -102,13 +118,13 @@ def servers(folder: Path, model: Path, adapters: list[Path], streams: int, threa
     ]  # fmt: skip
     theirs = [
         str(folder / "venv/bin/python"), "-c", "from transformers.cli.transformers import main; main()",
-        "serve", str(model), "--continuous-batching",
+        "serve", str(model), "--continuous-batching", "--cb-num-blocks", "256",
         "--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", "{port}",
     ]  # fmt: skip
     return [
-        Server("tanzim, base", ours, ["smollm2-135m-instruct"], "/v1/models", limit),
-        Server("tanzim, 1 adapter", ours, names[:1], "/v1/models", limit),
-        Server(f"tanzim, {len(names)} adapters", ours, names, "/v1/models", limit),
+        Server("tanzim, base", ours, ["smollm2-135m-instruct"], "/v1/models", limit, ours=True),
+        Server("tanzim, 1 adapter", ours, names[:1], "/v1/models", limit, ours=True),
+        Server(f"tanzim, {len(names)} adapters", ours, names, "/v1/models", limit, ours=True),
         Server("transformers serve", theirs, [str(model)], "/health", limit | {"HF_HUB_OFFLINE": "1"}),
         Server("llama-server f32", [*llama, "-m", str(folder / "model-f32.gguf")], ["f32"]),
         Server("llama-server q8_0", [*llama, "-m", str(folder / "model-q8_0.gguf")], ["q8_0"]),
