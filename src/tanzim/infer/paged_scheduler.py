@@ -88,6 +88,16 @@ class PagedScheduler:
         """Whether there is anything left to do."""
         return bool(self._waiting or self._rows) or self._other.busy
 
+    @property
+    def waiting(self) -> int:
+        """How many sequences wait for their turn."""
+        return len(self._waiting) + self._other.waiting
+
+    @property
+    def cache_use(self) -> tuple[int, int]:
+        """Tokens of the cache that sequences hold, and all that it has room for."""
+        return self._pages.held * PAGE, self._pages.count * PAGE
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence.
 
@@ -154,6 +164,7 @@ class PagedScheduler:
                     table = self._pages.begin(self._root(head), prompt, self._most(head))
                 if table is None:
                     break
+                head.begin(table.tokens)
                 self._rows.append(_Row(self._waiting.popleft(), table, list(prompt)))
                 self._residents.hold(head.request.adapter)
             elif self._rows:

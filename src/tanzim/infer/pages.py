@@ -58,6 +58,11 @@ class Pages:
         """Pages that can still be promised."""
         return len(self._free) + len(self._idle) - self._reserved
 
+    @property
+    def held(self) -> int:
+        """Pages that sequences hold."""
+        return len(self._holders)
+
     def begin(self, root: Hashable, ids: Sequence[int], most: int) -> Table | None:
         """Return a sequence's table, its known beginning filled in; None if there is no room for now.
 

@@ -105,6 +105,28 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+@dataclass(slots=True)
+class Times:
+    """When a request came, and how far it got: seconds as `time.perf_counter` has them, 0 for not yet.
+
+    Args:
+        asked: it was queued.
+        begun: its prompt began to be computed.
+        first: it got its first token.
+        last: it got its last token so far.
+        tokens: how many it has got.
+        known: tokens of its prompt that were computed before, for another request.
+
+    """
+
+    asked: float
+    begun: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    tokens: int = 0
+    known: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A finished answer.

@@ -88,6 +88,15 @@ class Scheduler:
         """Whether there is anything left to do."""
         return bool(self._waiting) or self._batch is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many sequences wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def cache_use(self) -> None:
+        """Nothing: the cache grows with the batch, and has no bound of its own."""
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self._waiting.append(sequence)
@@ -140,6 +149,7 @@ class Scheduler:
             if self._lane(self._waiting[0]) != lane or too_many or alone:
                 break
             group.append(self._waiting.popleft())
+            group[-1].begin()
             self._residents.hold(head.adapter)
         return group, failed
 

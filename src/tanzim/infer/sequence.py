@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container
 from typing import Any
 
 from tanzim.core.errors import ModelError, TanzimError
 from tanzim.infer.grammar import Matcher
-from tanzim.infer.request import Completion, Delta, FinishReason, Request, TokenLogprob
+from tanzim.infer.request import Completion, Delta, FinishReason, Request, Times, TokenLogprob
 from tanzim.infer.sampling import Sampler
 from tanzim.infer.text import Detokeniser, StopFinder
 
@@ -36,6 +37,7 @@ class Sequence:
         self.sampler = Sampler(request, matcher)
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.times = Times(time.perf_counter())
         self.error: TanzimError | None = None  # why it could not begin, or go on
         self._stop_ids = stop_ids
         self.limit = limit
@@ -49,8 +51,16 @@ class Sequence:
         self._kept: int | None = None
         self._taken_text = self._taken_ids = 0
 
+    def begin(self, known: int = 0) -> None:
+        """Note that the prompt is computed from now on, but for its first ``known`` tokens."""
+        self.times.begun, self.times.known = time.perf_counter(), known
+
     def append(self, token: int, logprob: TokenLogprob | None) -> None:
         """Take the next token; sets ``finish_reason`` when it is the last."""
+        times = self.times
+        times.last = time.perf_counter()
+        times.first = times.first or times.last
+        times.tokens += 1
         self.ids.append(token)
         self._starts.append(self._decoded)
         if logprob is not None:
