@@ -22,6 +22,7 @@ from tanzim.serve.access.roles import RIGHTS, Role
 from tanzim.serve.app import create_app
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.store.store import Store, open_store
+from tanzim.serve.worker import Worker
 
 ROLES = list(RIGHTS)
 ROW = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
@@ -133,7 +134,9 @@ def test_every_route_is_in_the_matrix(
     engine = Engine(tiny_model, tiny_tokenizer, stop_ids=[2], base_hash="0" * 64)
     config = ServeConfig(folder=str(tmp_path))
     store = open_store(config)
-    app = create_app(engine, Words(tiny_tokenizer), config, {"tiny": None}, store, Workshop(Config()))
+    app = create_app(
+        Worker(engine, 1), Words(tiny_tokenizer), config, {"tiny": None}, store, Workshop(Config())
+    )
     store.close()
     found = {}
     for route in app.routes:

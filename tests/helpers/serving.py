@@ -21,6 +21,7 @@ from tanzim.serve.app import create_app
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.service import Prompts
 from tanzim.serve.store.store import open_store
+from tanzim.serve.worker import Worker
 
 
 class Lines:
@@ -46,7 +47,8 @@ def serving(
 ) -> Iterator[str]:
     """Yield the server's address, without ``/v1``."""
     config = ServeConfig(folder=str(folder), **settings)
-    app = create_app(engine, renderer, config, names, open_store(config), Workshop(project or Config()))
+    backend = Worker(engine, config.max_batch)
+    app = create_app(backend, renderer, config, names, open_store(config), Workshop(project or Config()))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

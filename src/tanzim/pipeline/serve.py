@@ -11,6 +11,7 @@ from tanzim.pipeline.workspace import load_config
 from tanzim.serve.app import create_app
 from tanzim.serve.server import run_server
 from tanzim.serve.store.store import open_store
+from tanzim.serve.worker import Worker
 
 
 def serve_models(
@@ -36,5 +37,6 @@ def serve_models(
     names |= {name: name for name in opened.engine.adapters}
     reporter.say(f"models: {', '.join(names)}")
     project = project.model_copy(update={"model": opened.model})
-    app = create_app(opened.engine, opened.renderer, config, names, open_store(config), Workshop(project))
+    backend = Worker(opened.engine, config.max_batch)
+    app = create_app(backend, opened.renderer, config, names, open_store(config), Workshop(project))
     run_server(app, config, announce=reporter.say)

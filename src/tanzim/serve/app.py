@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import errno
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -12,13 +12,13 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
-from tanzim.infer.engine import Engine
 from tanzim.serve.access.gate import Gate, needs_key
 from tanzim.serve.access.limits import Limits
 from tanzim.serve.access.trail import Audit
+from tanzim.serve.backend import Backend
 from tanzim.serve.bounds import BodyBound
 from tanzim.serve.config import ServeConfig
-from tanzim.serve.errors import ApiError, refusal
+from tanzim.serve.errors import ApiError, answer, away, no_room, refusal
 from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
 from tanzim.serve.observe.metrics import Measure, Metrics
@@ -26,11 +26,12 @@ from tanzim.serve.observe.requests import RequestLog
 from tanzim.serve.routes import chat, completions, embeddings, files, jobs, lora, models, responses, uploads
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
+from tanzim.serve.store.database import AWAY
 from tanzim.serve.store.store import Store
 
 
 def create_app(
-    engine: Engine,
+    backend: Backend,
     renderer: Prompts,
     config: ServeConfig,
     names: Mapping[str, str | None],
@@ -40,24 +41,26 @@ def create_app(
     """Make the web application.
 
     Args:
-        engine: the generator, which the server has for itself while it runs.
+        backend: what answers, which the server has for itself while it runs.
         renderer: conversation → tokens.
         config: the ``serve`` section.
-        names: name that clients ask for → the engine's adapter (None: the base).
+        names: name that clients ask for → the backend's adapter (None: the base).
         store: what the server remembers; closed when it ends.
         workshop: how jobs are configured and run.
 
     """
-    service = Service(engine, renderer, config, names, store.models, store.root)
-    supervisor = Supervisor(store.jobs, store.files, store.root / "jobs", workshop, config.max_jobs)
+    service = Service(backend, renderer, config, names, store.models, store.root)
+    supervisor = Supervisor(
+        store.jobs, store.files, store.root / "jobs", workshop, config.max_jobs, store.tidy
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.worker.start()
+        backend.start()
         supervisor.start()
         yield
         supervisor.stop()
-        service.worker.stop()
+        backend.stop()
         store.close()
 
     app = FastAPI(title="Tanzim", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -74,10 +77,6 @@ def create_app(
 
 
 def _add_errors(app: FastAPI) -> None:
-    def answer(error: ApiError) -> JSONResponse:
-        headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
-        return JSONResponse(error.body(), error.status, headers)
-
     @app.exception_handler(ApiError)
     async def api(_: Request, error: ApiError) -> JSONResponse:
         return answer(error)
@@ -97,6 +96,18 @@ def _add_errors(app: FastAPI) -> None:
         _: Request, error: DataError
     ) -> JSONResponse:  # such as NUL in a text, on PostgreSQL
         return answer(ApiError(400, "A value cannot be what it is given for.", code="invalid_value"))
+
+    async def gone(_: Request, error: Exception) -> JSONResponse:
+        return answer(away(error))
+
+    for kind in AWAY:
+        app.add_exception_handler(kind, gone)
+
+    @app.exception_handler(OSError)
+    async def full(_: Request, error: OSError) -> JSONResponse:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        return answer(no_room())
 
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> JSONResponse:  # its traceback is in the server's log

@@ -1,4 +1,4 @@
-"""From prepared requests to answers: every choice through the worker and the middleware, all at once."""
+"""From prepared requests to answers: every choice through the backend and the middleware, all at once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from tanzim.core.errors import TanzimError
 from tanzim.core.records import Json
 from tanzim.infer import request as infer
+from tanzim.serve.backend import Backend
 from tanzim.serve.errors import ApiError
 from tanzim.serve.middleware.seam import Passing, Refused
 from tanzim.serve.reply import Reply
-from tanzim.serve.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,22 @@ class Prepared:
     said: str
 
 
-async def whole(worker: Worker, prepared: Prepared) -> Json:
+async def whole(backend: Backend, prepared: Prepared) -> Json:
     """Return the finished answer."""
     choices: list[list[infer.Delta]] = [[] for _ in prepared.requests]
-    async with aclosing(_interleaved(worker, prepared)) as deltas:
+    async with aclosing(_interleaved(backend, prepared)) as deltas:
         async for index, delta in deltas:
             choices[index].append(delta)
     return prepared.answer.whole(choices)
 
 
-async def events(worker: Worker, prepared: Prepared) -> AsyncIterator[str]:
+async def events(backend: Backend, prepared: Prepared) -> AsyncIterator[str]:
     """Yield the answer as server-sent events."""
     answer = prepared.answer
     try:
         for value in answer.opening():
             yield answer.event(value)
-        async with aclosing(_interleaved(worker, prepared)) as deltas:
+        async with aclosing(_interleaved(backend, prepared)) as deltas:
             async for index, delta in deltas:
                 for value in answer.parts(index, delta):
                     yield answer.event(value)
@@ -61,10 +61,10 @@ async def events(worker: Worker, prepared: Prepared) -> AsyncIterator[str]:
         yield answer.END
 
 
-async def _interleaved(worker: Worker, prepared: Prepared) -> AsyncGenerator[tuple[int, infer.Delta], None]:
+async def _interleaved(backend: Backend, prepared: Prepared) -> AsyncGenerator[tuple[int, infer.Delta], None]:
     """Yield the deltas of all choices as they come, with the number of the choice."""
     streams = [
-        _guarded(worker, request, passing)
+        _guarded(backend, request, passing)
         for request, passing in zip(prepared.requests, prepared.passings, strict=True)
     ]
     waiting = {asyncio.ensure_future(anext(stream)): i for i, stream in enumerate(streams)}
@@ -87,10 +87,10 @@ async def _interleaved(worker: Worker, prepared: Prepared) -> AsyncGenerator[tup
 
 
 async def _guarded(
-    worker: Worker, request: infer.Request, passing: Passing | None
+    backend: Backend, request: infer.Request, passing: Passing | None
 ) -> AsyncGenerator[infer.Delta, None]:
     """Yield an answer as the middleware lets it out."""
-    async with aclosing(worker.stream(request)) as deltas:
+    async with aclosing(backend.stream(request)) as deltas:
         async for delta in deltas:
             if passing is None:
                 yield delta

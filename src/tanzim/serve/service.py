@@ -1,4 +1,4 @@
-"""The models behind the routes: their names, and what a client asks of one as requests to the engine."""
+"""The models behind the routes: their names, and what a client asks of one as requests to the backend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,16 +13,14 @@ from tanzim.core.errors import ConfigError, ModelError, RenderError, TanzimError
 from tanzim.core.records import Json, Message
 from tanzim.core.seeds import derive
 from tanzim.infer import request as infer
-from tanzim.infer.embed import embed, in_batches
-from tanzim.infer.engine import Engine
 from tanzim.infer.pieces import Pieces
 from tanzim.serve.access.roles import Caller
+from tanzim.serve.backend import Backend
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
 from tanzim.serve.middleware.build import build_chain
 from tanzim.serve.middleware.seam import Passing, Refused
 from tanzim.serve.store.jobs import Models
-from tanzim.serve.worker import Worker
 
 
 class Prompts(Protocol):
@@ -61,10 +58,10 @@ class Service:
     """The models behind the routes.
 
     Args:
-        engine: the generator.
+        backend: what answers.
         renderer: conversation → tokens.
         config: limits.
-        models: name that clients ask for → the engine's adapter (None: the base).
+        models: name that clients ask for → the backend's adapter (None: the base).
         tuned: the models that jobs made, each for its project.
         root: the server's folder, where their adapters are.
 
@@ -72,7 +69,7 @@ class Service:
 
     def __init__(
         self,
-        engine: Engine,
+        backend: Backend,
         renderer: Prompts,
         config: ServeConfig,
         models: Mapping[str, str | None],
@@ -80,20 +77,19 @@ class Service:
         root: Path,
     ) -> None:
         self._chain = build_chain(config.middleware)
-        self.worker = Worker(engine, config.max_batch)
-        self._engine = engine
+        self.backend = backend
         self._renderer = renderer
         self._config = config
         self._models = dict(models)
         self._loaded: dict[tuple[str, str], int] = {}  # project, name → when it was loaded
         self._tuned, self._root = tuned, root
-        self.pieces = Pieces(engine.tokenizer)
+        self.pieces = Pieces(backend.tokenizer)
         self._created = int(time.time())
         self._rendering = asyncio.Lock()
 
     def running(self) -> dict[str, float]:
         """Return how many answers are under way."""
-        return {"answers": float(self.worker.running)}
+        return {"answers": float(self.backend.running)}
 
     @property
     def bases(self) -> list[str]:
@@ -138,7 +134,7 @@ class Service:
         return ApiError(404, message, code="model_not_found", param="model")
 
     async def adapter(self, project: str, name: str) -> str | None:
-        """Return the engine's name for a model, loading it if it is a job's and not there yet.
+        """Return the backend's name for a model, loading it if it is a job's and not there yet.
 
         Raises:
             ApiError: the project has no such model (404), or it cannot be loaded (500).
@@ -153,14 +149,10 @@ class Service:
             raise self._unknown(name)
         folder = self._root / row["adapter"]
         try:
-            await self.worker.do(lambda: self._load(name, folder))
+            await self.backend.add_adapter(name, folder, again=True)
         except ModelError as error:
             raise ApiError(500, f"The model '{name}' cannot be loaded: {error.what}") from error
         return name
-
-    def _load(self, name: str, folder: Path) -> None:
-        if name not in self._engine.adapters:
-            self._engine.add_adapter(name, folder)
 
     async def load(self, project: str, name: str, folder: Path) -> None:
         """Load an adapter for a project, until it is unloaded or the server ends.
@@ -174,7 +166,7 @@ class Service:
             message = f"'{name}' is, or may become, the name of another model; choose another."
             raise ApiError(400, message, code="invalid_value", param="lora_name")
         try:
-            await self.worker.do(lambda: self._engine.add_adapter(_loaded_name(project, name), folder))
+            await self.backend.add_adapter(_loaded_name(project, name), folder)
         except TanzimError as error:
             raise ApiError(400, f"The adapter cannot be loaded: {error.what}", param="lora_path") from error
         self._loaded[project, name] = int(time.time())
@@ -191,7 +183,7 @@ class Service:
             message = f"The adapter '{name}' was not loaded by /v1/load_lora_adapter."
             raise ApiError(404, message, code="not_found", param="lora_name")
         try:
-            await self.worker.do(lambda: self._engine.remove_adapter(_loaded_name(project, name)))
+            await self.backend.remove_adapter(_loaded_name(project, name))
         except ModelError as error:
             self._loaded[project, name] = when
             raise ApiError(400, f"The adapter cannot be unloaded: {error.what}", param="lora_name") from error
@@ -251,7 +243,7 @@ class Service:
             ApiError: it is empty, too long or refused, or holds a token that the model does not know (400).
 
         """
-        tokenizer = self._engine.tokenizer
+        tokenizer = self.backend.tokenizer
         if not isinstance(prompt, str) and max(prompt) >= len(tokenizer):
             message = f"{param}: there is no token {max(prompt)}; the model knows {len(tokenizer)}."
             raise ApiError(400, message, code="invalid_value", param=param)
@@ -268,15 +260,6 @@ class Service:
         self.check_length(ids, param, room)
         return ids, passed
 
-    async def embedded(self, rows: Sequence[list[int]], adapter: str | None) -> list[list[float]]:
-        """Return the vectors of texts; between two batches of them the answers under way go on."""
-        vectors: dict[int, list[float]] = {}
-        for batch in in_batches(rows):
-            some = [rows[index] for index in batch]
-            found = await self.worker.do(partial(embed, self._engine, some, adapter))
-            vectors |= zip(batch, found.tolist(), strict=True)
-        return [vectors[index] for index in range(len(rows))]
-
     async def check_grammar(self, request: infer.Request, param: str) -> None:
         """Refuse a grammar that cannot be kept to.
 
@@ -286,7 +269,7 @@ class Service:
         """
         if request.grammar is not None:
             try:
-                await self.worker.do(partial(self._engine.sequence, request))
+                await self.backend.check(request)
             except ConfigError as error:
                 raise ApiError(400, f"{param}: {error.what}", code="invalid_value", param=param) from error
 
@@ -297,7 +280,7 @@ class Service:
             ApiError: it does not (400).
 
         """
-        context = self._engine.context_length
+        context = self.backend.context_length
         if context is not None and len(ids) + room > context:
             raise ApiError(
                 400,
@@ -326,7 +309,7 @@ class Service:
 
 
 def _loaded_name(project: str, name: str) -> str:
-    """Return what the engine calls an adapter that a client loaded; no model of a client's is called so."""
+    """Return what the backend calls an adapter that a client loaded; no model of a client's is called so."""
     return f"loaded/{project}/{name}"
 
 

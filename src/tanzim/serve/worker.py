@@ -1,4 +1,4 @@
-"""One thread that generates for everybody: concurrent requests share its batches."""
+"""Our own engine behind the gateway: one thread generates for everybody, and requests share its batches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
-from typing import TypeVar
+from collections.abc import Sequence as Rows
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 from tanzim.core.errors import TanzimError
+from tanzim.infer.embed import embed, in_batches
 from tanzim.infer.engine import Engine
 from tanzim.infer.request import Delta, Request
 from tanzim.infer.sequence import Sequence
@@ -23,7 +27,7 @@ class WorkerError(TanzimError, RuntimeError):
 
 
 class Worker:
-    """Owns the engine while it runs, and feeds its scheduler from a queue.
+    """The `Backend` that owns our engine while it runs, and feeds its scheduler from a queue.
 
     Args:
         engine: the generator; nobody else may use it while the worker runs.
@@ -38,6 +42,21 @@ class Worker:
         self._listeners: dict[Sequence, Listener] = {}
         self._scheduler = engine.server(max_batch)
         self._thread = threading.Thread(target=self._run, name="tanzim-generate", daemon=True)
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401 - any transformers tokenizer
+        """The engine's tokenizer."""
+        return self._engine.tokenizer
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens, prompt and answer together."""
+        return self._engine.context_length
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that can be asked for."""
+        return self._engine.adapters
 
     def start(self) -> None:
         """Start the thread."""
@@ -87,6 +106,32 @@ class Worker:
                     return
         finally:
             self._commands.put(lambda: self._drop(sequence))
+
+    async def check(self, request: Request) -> None:
+        """Refuse a request that cannot be answered (see `Engine.sequence`)."""
+        await self.do(partial(self._engine.sequence, request))
+
+    async def embed(self, rows: Rows[list[int]], adapter: str | None) -> list[list[float]]:
+        """Return the vectors of texts; between two batches of them the answers under way go on."""
+        vectors: dict[int, list[float]] = {}
+        for batch in in_batches(rows):
+            some = [rows[index] for index in batch]
+            found = await self.do(partial(embed, self._engine, some, adapter))
+            vectors |= zip(batch, found.tolist(), strict=True)
+        return [vectors[index] for index in range(len(rows))]
+
+    async def add_adapter(self, name: str, folder: Path, *, again: bool = False) -> None:
+        """Load an adapter beside the others (see `Engine.add_adapter`)."""
+
+        def add() -> None:
+            if not (again and name in self._engine.adapters):
+                self._engine.add_adapter(name, folder)
+
+        await self.do(add)
+
+    async def remove_adapter(self, name: str) -> None:
+        """Forget an adapter (see `Engine.remove_adapter`)."""
+        await self.do(lambda: self._engine.remove_adapter(name))
 
     async def do(self, work: Callable[[], Done]) -> Done:
         """Have the thread do something with the engine between two steps; return what came of it.

@@ -31,7 +31,7 @@ def add(app: FastAPI, context: Context) -> None:
         told = said([{"role": "user", "content": text} for text in texts])
 
         async def work() -> Json:
-            vectors = await service.embedded(rows, adapter)
+            vectors = await service.backend.embed(rows, adapter)
             return embeddings_object(asked, vectors, tally.prompt_tokens)
 
         with accounted(context, request, caller, tally, told, streamed=False):

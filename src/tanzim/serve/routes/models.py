@@ -17,7 +17,7 @@ def add(app: FastAPI, context: Context) -> None:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        alive = context.service.worker.alive
+        alive = context.service.backend.alive
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
 
     @app.get("/metrics")

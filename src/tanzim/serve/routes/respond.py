@@ -25,12 +25,12 @@ async def respond(
     context: Context, request: Request, caller: Caller, prepared: Prepared, *, stream: bool
 ) -> JSONResponse | StreamingResponse:
     """Answer a prepared request."""
-    worker = context.service.worker
+    backend = context.service.backend
     if stream:
-        counted = _counted(events(worker, prepared), context, request, caller, prepared)
+        counted = _counted(events(backend, prepared), context, request, caller, prepared)
         return StreamingResponse(counted, media_type="text/event-stream")
     with accounted(context, request, caller, prepared.answer, prepared.said, streamed=False):
-        return JSONResponse(await unless_gone(request, whole(worker, prepared)))
+        return JSONResponse(await unless_gone(request, whole(backend, prepared)))
 
 
 async def _counted(
