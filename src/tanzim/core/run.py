@@ -16,6 +16,7 @@ runs/<name>/
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -150,11 +151,19 @@ def read_lines(path: Path) -> Iterator[Json]:
 
 
 def append_line(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Append one JSON line to ``path`` in a single write."""
+    """Append one JSON line to ``path`` in a single write; on a full disk, nothing of it.
+
+    Raises:
+        OSError: it could not be written whole.
+
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(value, ensure_ascii=False) + "\n"
+    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(handle, line.encode())
+        written = os.write(handle, line)
+        if written < len(line):
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(handle)

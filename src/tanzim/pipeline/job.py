@@ -25,7 +25,7 @@ from tanzim.pipeline.config import Config
 from tanzim.pipeline.finetune import Finetuned, finetune
 from tanzim.pipeline.tokens import prepared, ready
 from tanzim.pipeline.workshop import CONFIG, EPOCHS, FEW, ORDER
-from tanzim.serve.jobs.process import CHECKED, EVENTS, OUTCOME
+from tanzim.serve.jobs.process import CHECKED, EVENTS, OUTCOME, JobFolder
 
 _CHECKING = "checking"
 _SHOWN = 5  # faulty rows that an error names
@@ -39,6 +39,8 @@ class _Log(Reporter):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        if path.is_file():  # what a full disk cut off would spoil the next line
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         lines = list(read_lines(path)) if path.is_file() else []
         self._told = {(line["kind"], line["step"]) for line in lines if "step" in line}
 
@@ -57,6 +59,7 @@ class _Log(Reporter):
 
 def main(folder: Path) -> int:
     """Train as the folder says; write how it ended. Returns the exit status."""
+    JobFolder(folder).sign(os.getpid())
     os.nice(_PATIENT)
     log = _Log(folder / EVENTS)
     try:

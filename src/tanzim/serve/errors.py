@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from tanzim.core.records import Json
+
+_AGAIN = 2.0  # seconds after which a database may be back
+_PG_FULL = "53100"  # PostgreSQL's code of a full disk
 
 
 class ApiError(Exception):
@@ -43,6 +49,26 @@ class ApiError(Exception):
         param = None if self.param is None else _whole(self.param)
         error = {"message": _whole(self.message), "type": kind, "param": param, "code": self.code}
         return {"error": error}
+
+
+def answer(error: ApiError) -> JSONResponse:
+    """Return an error as the answer to a request."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
+    return JSONResponse(error.body(), error.status, headers)
+
+
+def away(error: Exception) -> ApiError:
+    """Return the error of a database that is away, busy, or has no room."""
+    cause = getattr(error, "orig", None) or error
+    if getattr(cause, "sqlstate", None) == _PG_FULL or "disk is full" in str(cause):
+        return no_room()
+    message = "The server's database is away for the moment. Nothing that was confirmed is lost; try again."
+    return ApiError(503, message, code="unavailable", retry_after=_AGAIN)
+
+
+def no_room() -> ApiError:
+    """Return the error of a disk that is full."""
+    return ApiError(507, "The server's disk is full; its owner must make room.", code="storage_full")
 
 
 def _whole(text: str) -> str:

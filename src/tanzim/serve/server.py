@@ -16,6 +16,10 @@ from tanzim.core.errors import ConfigError
 from tanzim.serve.access.gate import is_local
 from tanzim.serve.config import ServeConfig, TlsConfig
 
+# Seconds that a connection may be idle. Longer than clients keep theirs (mostly 5 to 60), since who sends a
+# request on a connection that we are just closing gets no answer.
+_IDLE = 75
+
 
 def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], None] = print) -> None:
     """Serve ``app`` until interrupted (Ctrl-C or SIGTERM).
@@ -45,6 +49,7 @@ def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], N
     settings = uvicorn.Config(
         app,
         log_level="warning",
+        timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=int(config.drain_seconds),
         server_header=False,
         **encryption,

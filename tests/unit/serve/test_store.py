@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -135,14 +137,103 @@ def test_events_and_the_place_in_the_log_are_kept_together(store: Store) -> None
     lines = [
         {"message": f"step {n}", "type": "metrics", "data": {"step": n}, "created_at": n} for n in (1, 2)
     ]
-    store.jobs.progress(job, lines, 80, None)
+    store.jobs.progress(job, lines, (0, 80))
+    store.jobs.progress(job, lines, (0, 80))  # a server that is just going has read the same
     with pytest.raises(TypeError):  # a faulty line: neither it nor the place is kept
-        store.jobs.progress(job, [{"message": "step 3", "nothing": 1}], 120, None)
+        store.jobs.progress(job, [{"message": "step 3", "nothing": 1}], (80, 120))
     told = [row["message"] for row in store.jobs.events(job, after=None, limit=10).rows]
     assert told == ["step 2", "step 1", f"Created fine-tuning job: {job}"]
     row = store.jobs.get("a", job)
     assert row is not None
     assert row["read_bytes"] == 80
+
+
+def succeed(store: Store, job: str, tmp_path: Path) -> bool:
+    """End a job as its supervisor does."""
+    (tmp_path / "table").write_text("step,train_loss\n")
+    result = store.files.bring("a", "step_metrics.csv", "fine-tune-results", tmp_path / "table")
+    made = {"id": "ft:m:a::1", "adapter": f"jobs/{job}/adapter", "step": 3, "metrics": {}}
+    return store.jobs.succeed(job, [made], result)
+
+
+def test_what_a_client_was_told_of_a_job_stays(store: Store, tmp_path: Path) -> None:
+    cancelled, ended = store.jobs.add("a", ASKED)["id"], store.jobs.add("a", ASKED)["id"]
+    among = ("validating_files", "queued", "running", "paused")
+    assert store.jobs.want(cancelled, "cancel", among)
+    assert not store.jobs.want(cancelled, "run", among)
+    assert not store.jobs.want(cancelled, "pause", among)
+    assert not succeed(store, cancelled, tmp_path)  # it was just done when it was cancelled
+    store.jobs.fail(cancelled, {"code": "x", "message": "y", "param": None})
+    row = store.jobs.get("a", cancelled)
+    assert row is not None
+    assert (row["status"], row["wanted"], row["error"]) == ("validating_files", "cancel", None)
+    assert store.models.all("a") == []
+    assert store.files.list("a", purpose=None, after=None, limit=9, oldest_first=True).rows == []
+
+    assert succeed(store, ended, tmp_path)
+    assert not succeed(store, ended, tmp_path)  # by a server that is just going
+    (row,) = store.files.list("a", purpose=None, after=None, limit=9, oldest_first=True).rows
+    assert row["filename"] == "step_metrics.csv"
+    assert not store.jobs.want(ended, "cancel", among)
+
+
+def read(store: Store, id_: str) -> bytes:
+    with store.files.open(id_) as stream:
+        return stream.read()
+
+
+def age(store: Store) -> None:
+    """Let all that is under way have begun two hours ago."""
+    long_ago = time.time() - 7200
+    for path in (*store.root.rglob("unsettled/*/*"), *store.root.glob(".upload-*")):
+        os.utime(path, (long_ago, long_ago))
+
+
+def test_what_was_cut_off_is_swept_away(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pull(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "f"
+    path.write_bytes(b"rows")
+    kept = store.files.add("a", "kept", "fine-tune", path)["id"]
+    half = store.files.bring("a", "half", "fine-tune", path)["id"]  # bytes without a row
+    gone = store.files.add("a", "gone", "fine-tune", path)["id"]
+    upload = store.uploads.add("a", "f", "fine-tune", 8, 100)
+    assert upload is not None
+    part = store.uploads.add_part(upload["id"], path)
+    assert part is not None
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store.files._blobs._blobs, "delete", pull)
+        store.files.delete("a", gone)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store.uploads, "_forget", pull)
+        store.uploads.end(upload["id"], "cancelled")
+    (store.root / ".upload-x").mkdir()
+    assert store.files.get("a", gone) is None
+
+    store.tidy()  # too early for all but the parts
+    assert read(store, half) == read(store, gone) == b"rows"
+    with pytest.raises(FileNotFoundError):
+        store.uploads.join([part["id"]], tmp_path / "joined")
+    age(store)
+    store.files._blobs.mark(f"files/{kept}")  # the plug was pulled after the row was written
+    age(store)
+    store.tidy()
+    for id_ in (half, gone):
+        with pytest.raises(FileNotFoundError):
+            read(store, id_)
+    assert read(store, kept) == b"rows"
+    assert not (store.root / ".upload-x").exists()
+    assert [path for path in (store.root / "unsettled").rglob("*") if path.is_file()] == []
+
+
+def test_only_a_file_of_ours_is_marked(store: Store, tmp_path: Path) -> None:
+    for id_ in ("../../outside", "file-1", ""):
+        assert not store.files.delete("a", id_)
+    assert not (store.root / "unsettled").exists()
+    assert not (store.root.parent / "outside").exists()
 
 
 def test_a_backup_restores_into_another_kind_of_store(store: Store, tmp_path: Path) -> None:
@@ -153,13 +244,11 @@ def test_a_backup_restores_into_another_kind_of_store(store: Store, tmp_path: Pa
     adapter = store.root / "jobs" / ended / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "weights").write_bytes(b"w")
-    store.jobs.succeed(
-        ended, [{"id": "ft:m:a::1", "adapter": f"jobs/{ended}/adapter", "step": 3, "metrics": {}}]
-    )
+    succeed(store, ended, tmp_path)
     store.jobs.take(unfinished, "here")
-    store.jobs.progress(unfinished, [{"message": "step 1", "type": "metrics"}], 40, 99)
+    store.jobs.progress(unfinished, [{"message": "step 1", "type": "metrics"}], (0, 40), 99)
     counts = backup(store, tmp_path / "all.tar")
-    assert counts["files"] == 1
+    assert counts["files"] == 2
     assert counts["jobs"] == 2
     with closing(open_store(ServeConfig(folder=str(tmp_path / "new")))) as new:
         assert restore(new, tmp_path / "all.tar") == counts

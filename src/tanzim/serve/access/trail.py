@@ -9,7 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tanzim.serve.access.roles import Caller
-from tanzim.serve.store.database import writing
+from tanzim.serve.errors import answer, away
+from tanzim.serve.store.database import AWAY, writing
 from tanzim.serve.store.page import Page, page
 from tanzim.serve.store.tables import audit
 
@@ -63,7 +64,10 @@ class Audit:
             await self._app(scope, receive, send)
             return
 
+        lost = False
+
         async def noted(message: Message) -> None:
+            nonlocal lost
             if message["type"] == "http.response.start":
                 status, method, path = message["status"], scope["method"], scope["path"]
                 changes = method not in _READS and path not in _ANSWERS
@@ -71,7 +75,12 @@ class Audit:
                     caller = scope.get("state", {}).get("caller")
                     address = (scope.get("client") or ("",))[0]
                     shown = path[:500].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes no NUL
-                    await run_in_threadpool(self._trail.add, caller, address, method, shown, status)
-            await send(message)
+                    try:
+                        await run_in_threadpool(self._trail.add, caller, address, method, shown, status)
+                    except AWAY as error:  # what is not in the trail is not confirmed
+                        lost = True
+                        await answer(away(error))(scope, receive, send)
+            if not lost:
+                await send(message)
 
         await self._app(scope, receive, noted)

@@ -53,6 +53,9 @@ class JobFolder:
     def start(self, command: list[str], lock: int, environment: Mapping[str, str]) -> int:
         """Start the process in a session of its own, and hand the lock on to it; return its id."""
         os.set_inheritable(lock, True)
+        (self.path / _PID).unlink(
+            missing_ok=True
+        )  # its number may be another process's by now
         with (self.path / LOG).open("ab") as log, open(os.devnull, "rb") as nothing:
             # Not a Popen: it would call a process that outlives us a fault.
             process = os.posix_spawn(
@@ -66,27 +69,37 @@ class JobFolder:
                 ],
                 setsid=True,
             )
-        write_json(self.path / _PID, process)
+        self.sign(process)
         return process
 
-    def signal(self, number: int) -> None:
-        """Send the process a signal. To be called while it holds the lock."""
+    def sign(self, process: int) -> None:
+        """Write down the process's id: the server does when it has started it, and the process itself."""
+        write_json(self.path / _PID, process)
+
+    def signal(self, number: int) -> bool:
+        """Send the process, which holds the lock, a signal; tell whether that could be done."""
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(read_json(self.path / _PID), number)
+            return True
+        return False
 
     @property
     def checked(self) -> bool:
         """Whether the data has been found good."""
         return (self.path / CHECKED).is_file()
 
-    def count_start(self) -> int:
-        """Count a start; return how many there were since the job last got further."""
-        reached = sorted(str(path) for path in self.path.glob("runs/*/checkpoints/checkpoint-*"))
+    def deaths(self) -> int:
+        """Return how often the process was started since the job last got further."""
         path = self.path / _STARTS
-        before: Json = read_json(path) if path.is_file() else {"reached": reached, "count": 0}
-        count = before["count"] + 1 if before["reached"] == reached else 1
-        write_json(path, {"reached": reached, "count": count})
-        return int(count)
+        before: Json = read_json(path) if path.is_file() else {"reached": None}
+        return int(before["count"]) if before["reached"] == self._reached() else 0
+
+    def count_start(self) -> None:
+        """Count a start."""
+        write_json(self.path / _STARTS, {"reached": self._reached(), "count": self.deaths() + 1})
+
+    def _reached(self) -> list[str]:
+        return sorted(str(path) for path in self.path.glob("runs/*/checkpoints/checkpoint-*"))
 
     def outcome(self) -> Json | None:
         """Return how the job ended; None while it has not."""

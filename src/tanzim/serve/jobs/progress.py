@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ def new_lines(path: Path, start: int) -> tuple[list[Json], int]:
     with path.open("rb") as stream:
         stream.seek(start)
         block = stream.read(_MOST)
-    whole = block[: block.rfind(b"\n") + 1]
+        whole = block[: block.rfind(b"\n") + 1]
+        if whole:
+            os.fsync(stream.fileno())  # what is told must still stand there after a power cut
     return [_event(json.loads(line)) for line in whole.splitlines()], start + len(whole)
 
 

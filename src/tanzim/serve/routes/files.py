@@ -19,6 +19,7 @@ from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.errors import ApiError
 from tanzim.serve.routes.context import MB, Context, listed, missing, plain_name, too_much
 from tanzim.serve.store.files import file_object
+from tanzim.serve.store.store import ROOM
 
 
 def add(app: FastAPI, context: Context) -> None:
@@ -28,7 +29,7 @@ def add(app: FastAPI, context: Context) -> None:
     @app.post("/v1/files")
     def upload(caller: Trains, file: UploadFile, purpose: Annotated[Literal["fine-tune"], Form()]) -> Json:
         name = plain_name(file.filename or "")
-        with tempfile.TemporaryDirectory(dir=context.store.root, prefix=".upload-") as folder:
+        with tempfile.TemporaryDirectory(dir=context.store.root, prefix=ROOM) as folder:
             path = Path(folder) / "file"
             with path.open("wb") as out:
                 shutil.copyfileobj(file.file, out, MB)
@@ -69,7 +70,11 @@ def add(app: FastAPI, context: Context) -> None:
     def content(id_: str, caller: Trains) -> StreamingResponse:
         if files.get(caller.project, id_) is None:
             raise missing("file", id_)
-        return StreamingResponse(_parts(files.open(id_)), media_type="application/octet-stream")
+        try:
+            stream = files.open(id_)
+        except FileNotFoundError:  # it was deleted in between
+            raise missing("file", id_) from None
+        return StreamingResponse(_parts(stream), media_type="application/octet-stream")
 
 
 def _parts(stream: IO[bytes]) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from tanzim.serve.access.roles import Caller
 from tanzim.serve.errors import ApiError
 from tanzim.serve.routes.context import MB, Context, missing, plain_name, too_much
 from tanzim.serve.routes.uploads_schema import CompleteRequest, UploadRequest, part_object, upload_object
+from tanzim.serve.store.store import ROOM
 
 
 def add(app: FastAPI, context: Context) -> None:
@@ -63,10 +64,11 @@ def add(app: FastAPI, context: Context) -> None:
             if asked.md5 is not None and asked.md5.lower() != md5:
                 message = f"The parts together have the MD5 {md5}, not {asked.md5}."
                 raise ApiError(400, message, code="invalid_value", param="md5")
-            file = files.add(caller.project, upload["filename"], upload["purpose"], path)
-        if not uploads.end(id_, "completed", file["id"]):
-            files.delete(caller.project, file["id"])
+            file = files.bring(caller.project, upload["filename"], upload["purpose"], path)
+        if not uploads.end(id_, "completed", file):
+            files.discard(file["id"])
             _pending(context, caller, id_)
+        files.settle(file["id"])
         return upload_object(_upload(context, caller, id_), file)
 
     @app.post("/v1/uploads/{id_}/cancel")
@@ -117,5 +119,5 @@ def _check(upload: RowMapping, sizes: dict[str, int], asked: CompleteRequest) ->
 @contextmanager
 def _room(context: Context) -> Iterator[Path]:
     """Lend a path for a file on the server's disk, for as long as the block runs."""
-    with tempfile.TemporaryDirectory(dir=context.store.root, prefix=".upload-") as folder:
+    with tempfile.TemporaryDirectory(dir=context.store.root, prefix=ROOM) as folder:
         yield Path(folder) / "file"

@@ -33,7 +33,7 @@ class CompleteRequest(Strict):
     md5: Annotated[str, Field(pattern="^[0-9a-fA-F]{32}$")] | None = None
 
 
-def upload_object(row: RowMapping, file: RowMapping | None = None) -> Json:
+def upload_object(row: RowMapping, file: RowMapping | Json | None = None) -> Json:
     """Return an upload as OpenAI's API shows it."""
     shown = ("id", "bytes", "created_at", "expires_at", "filename", "purpose", "status")
     return {

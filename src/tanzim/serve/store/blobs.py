@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
+from sqlalchemy import Column, Engine, select
+
 from tanzim.core.errors import ConfigError
-from tanzim.core.files import new_file
+from tanzim.core.files import new_file, sync_folder
 from tanzim.core.optional import need
 
 
@@ -46,6 +49,74 @@ def open_blobs(place: str) -> Blobs:
     return S3Blobs(place)
 
 
+class Marked:
+    """Blobs that know which of them were under way when somebody pulled the plug.
+
+    Bytes are written before their row, and removed after it. An empty file in a folder of this server stands
+    for each key between the two; what it still stands for after some time is settled by `sweep`. Nothing else
+    in the place of the blobs is looked at, since it may be another server's.
+
+    Args:
+        blobs: where the bytes are.
+        folder: of the marks.
+
+    """
+
+    def __init__(self, blobs: Blobs, folder: Path) -> None:
+        self._blobs, self._folder = blobs, folder
+
+    def put(self, key: str, path: Path) -> None:
+        """Mark ``key``, and copy the file at ``path`` under it."""
+        self.mark(key)
+        self._blobs.put(key, path)
+
+    def open(self, key: str) -> IO[bytes]:
+        """Open what stands at ``key`` for reading."""
+        return self._blobs.open(key)
+
+    def delete(self, key: str) -> None:
+        """Remove ``key``, if it is there, and its mark."""
+        self._blobs.delete(key)
+        self.settle(key)
+
+    def mark(self, key: str) -> None:
+        """Note that the row of ``key`` is about to be written or removed."""
+        mark = self._folder / key
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+    def settle(self, key: str) -> None:
+        """Note that ``key`` has its row."""
+        (self._folder / key).unlink(missing_ok=True)
+
+    def sweep(self, engine: Engine, known: Column[str], prefix: str, before: float) -> int:
+        """Settle the keys that were marked before ``before``: those without a row are removed.
+
+        Args:
+            engine: of the database.
+            known: the column that names those to be kept.
+            prefix: of the keys.
+            before: in seconds since 1970.
+
+        Returns:
+            How many were removed.
+
+        """
+        folder, gone = self._folder / prefix, 0
+        for mark in list(folder.iterdir()) if folder.is_dir() else ():
+            with suppress(FileNotFoundError):  # it was settled meanwhile
+                if mark.stat().st_mtime >= before:
+                    continue
+            with engine.begin() as connection:
+                row = connection.scalar(select(known).where(known == mark.name))
+            if row is None:
+                self.delete(prefix + mark.name)
+                gone += 1
+            else:
+                self.settle(prefix + mark.name)
+        return gone
+
+
 class FolderBlobs:
     """Files in a folder of this machine."""
 
@@ -54,6 +125,10 @@ class FolderBlobs:
 
     def put(self, key: str, path: Path) -> None:
         """Copy the file at ``path`` under ``key``; it is on disk when this returns."""
+        folder = (self._root / key).parent
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
         with path.open("rb") as source, new_file(self._root / key) as out:
             shutil.copyfileobj(source, out, 1 << 20)
 
@@ -62,8 +137,11 @@ class FolderBlobs:
         return (self._root / key).open("rb")
 
     def delete(self, key: str) -> None:
-        """Remove ``key``, if it is there."""
-        (self._root / key).unlink(missing_ok=True)
+        """Remove ``key``, if it is there, and what a kill left of its making."""
+        path = self._root / key
+        path.unlink(missing_ok=True)
+        for half in path.parent.glob(f".{path.name}.*"):
+            half.unlink(missing_ok=True)
 
 
 class S3Blobs:

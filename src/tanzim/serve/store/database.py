@@ -9,10 +9,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 
 from tanzim.core.errors import ConfigError
 
+# What is raised while the database is away, or so busy that nobody can wait for it.
+AWAY = (OperationalError, InterfaceError, TimeoutError)
+_CONNECT = 5  # seconds until a host that does not answer counts as away
 _LOCK = 0x7A2117  # of the schema, among PostgreSQL's advisory locks
 
 
@@ -44,6 +47,8 @@ def open_database(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         with suppress(OSError):  # connecting says what is wrong
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query:
+        parsed = parsed.update_query_dict({"connect_timeout": str(_CONNECT)})
     engine = create_engine(parsed, pool_pre_ping=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _careful)

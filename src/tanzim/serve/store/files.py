@@ -10,7 +10,7 @@ from typing import IO
 from sqlalchemy import Engine, RowMapping, delete, func, insert, select
 
 from tanzim.core.records import Json
-from tanzim.serve.store.blobs import Blobs
+from tanzim.serve.store.blobs import Marked
 from tanzim.serve.store.database import writing
 from tanzim.serve.store.ids import new_id
 from tanzim.serve.store.page import Page, page
@@ -26,7 +26,7 @@ class Files:
 
     """
 
-    def __init__(self, engine: Engine, blobs: Blobs) -> None:
+    def __init__(self, engine: Engine, blobs: Marked) -> None:
         self._engine, self._blobs = engine, blobs
 
     def add(self, project: str, filename: str, purpose: str, path: Path) -> RowMapping:
@@ -39,13 +39,25 @@ class Files:
             path: its bytes.
 
         """
+        row = self.bring(project, filename, purpose, path)
+        with writing(self._engine) as connection:
+            connection.execute(insert(files).values(row))
+            made = connection.execute(select(files).where(files.c.id == row["id"])).mappings().one()
+        self.settle(row["id"])
+        return made
+
+    def bring(self, project: str, filename: str, purpose: str, path: Path) -> Json:
+        """Keep a copy of the bytes at ``path``; return the row that makes a file of them, as `add` does.
+
+        Bytes whose row is never written are swept away in the end (`sweep`).
+        """
         id_, digest, size = new_id("file"), hashlib.sha256(), 0
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
                 size += len(block)
         self.put(id_, path)
-        row = {
+        return {
             "id": id_,
             "project": project,
             "filename": filename,
@@ -54,13 +66,22 @@ class Files:
             "sha256": digest.hexdigest(),
             "created_at": int(time.time()),
         }
-        with writing(self._engine) as connection:
-            connection.execute(insert(files).values(row))
-            return connection.execute(select(files).where(files.c.id == id_)).mappings().one()
 
     def put(self, id_: str, path: Path) -> None:
         """Keep a copy of the bytes at ``path`` as those of a file."""
         self._blobs.put(blob_key(id_), path)
+
+    def discard(self, id_: str) -> None:
+        """Remove bytes that were brought and became no file."""
+        self._blobs.delete(blob_key(id_))
+
+    def settle(self, id_: str) -> None:
+        """Note that bytes that were brought have become a file."""
+        self._blobs.settle(blob_key(id_))
+
+    def sweep(self, before: float) -> int:
+        """Remove bytes that were cut off from becoming, or ceasing to be, a file before ``before``."""
+        return self._blobs.sweep(self._engine, files.c.id, blob_key(""), before)
 
     def get(self, project: str, id_: str) -> RowMapping | None:
         """Return a file of a project; None if it has no such."""
@@ -90,16 +111,16 @@ class Files:
 
     def delete(self, project: str, id_: str) -> bool:
         """Forget a file; tell whether there was one."""
+        own = files.c.project == project, files.c.id == id_
         with writing(self._engine) as connection:
-            gone = connection.execute(
-                delete(files).where(files.c.project == project, files.c.id == id_)
-            ).rowcount
-        if gone:
-            self._blobs.delete(blob_key(id_))
-        return bool(gone)
+            if not connection.execute(delete(files).where(*own)).rowcount:
+                return False
+            self._blobs.mark(blob_key(id_))
+        self._blobs.delete(blob_key(id_))
+        return True
 
 
-def file_object(row: RowMapping) -> Json:
+def file_object(row: RowMapping | Json) -> Json:
     """Return a file as OpenAI's API shows it."""
     return {
         "id": row["id"],

@@ -12,7 +12,7 @@ from tanzim.core.records import Json
 from tanzim.serve.store.database import writing
 from tanzim.serve.store.ids import new_id
 from tanzim.serve.store.page import Page, page
-from tanzim.serve.store.tables import events, jobs, models
+from tanzim.serve.store.tables import events, files, jobs, models
 
 UNFINISHED = ("validating_files", "queued", "running", "paused")
 
@@ -78,8 +78,13 @@ class Jobs:
         return found == owner
 
     def want(self, id_: str, wanted: str, among: tuple[str, ...]) -> bool:
-        """Note what a client wants of a job, if its status is ``among`` these; tell whether it is."""
+        """Note what a client wants of a job, if its status is ``among`` these; tell whether it is.
+
+        Who was told that a job is cancelled stays right: nothing else can be wanted of it any more.
+        """
         change = update(jobs).where(jobs.c.id == id_, jobs.c.status.in_(among)).values(wanted=wanted)
+        if wanted != "cancel":
+            change = change.where(jobs.c.wanted != "cancel")
         with writing(self._engine) as connection:
             return bool(connection.execute(change).rowcount)
 
@@ -90,46 +95,58 @@ class Jobs:
             if message is not None:
                 tell(connection, id_, message, level=level)
 
-    def progress(self, id_: str, lines: Sequence[Json], read_bytes: int, finish: int | None) -> None:
+    def progress(
+        self, id_: str, lines: Sequence[Json], read: tuple[int, int], finish: int | None = None
+    ) -> None:
         """Take what a job's process wrote since the last time; each line becomes one event, once.
 
         Args:
             id_: of the job.
             lines: events: message, type, data, created_at.
-            read_bytes: how much of the process's log has been taken, with these lines.
+            read: how many bytes of the process's log had been taken before these lines, and with them. Where
+                somebody else (a server that is just going) has taken them, nothing happens.
             finish: when it will be done, as far as can be said.
 
         """
+        before, after = read
+        change = update(jobs).where(jobs.c.id == id_, jobs.c.read_bytes == before)
         with writing(self._engine) as connection:
-            for line in lines:
-                tell(connection, id_, **line)
-            connection.execute(
-                update(jobs).where(jobs.c.id == id_).values(read_bytes=read_bytes, estimated_finish=finish)
-            )
+            if connection.execute(change.values(read_bytes=after, estimated_finish=finish)).rowcount:
+                for line in lines:
+                    tell(connection, id_, **line)
 
-    def succeed(self, id_: str, made: Sequence[Json], **values: Any) -> None:  # noqa: ANN401
-        """End a job with its models, all at once.
+    def succeed(self, id_: str, made: Sequence[Json], result: Json, **values: Any) -> bool:  # noqa: ANN401
+        """End a job with its models and its table of results, all at once, unless it was cancelled.
 
         Args:
             id_: of the job.
             made: rows of models; the first is the job's result.
+            result: the row of the table's file (`Files.bring`).
             values: columns of the job.
 
+        Returns:
+            Whether it was so.
+
         """
-        now = int(time.time())
+        now, name = int(time.time()), made[0]["id"]
+        ended = {"status": "succeeded", "fine_tuned_model": name, "result_file": result["id"]}
         with writing(self._engine) as connection:
+            if not _finish(connection, id_, **values, **ended, finished_at=now):
+                return False
+            connection.execute(insert(files).values(result))
             job = _get(connection, id_)
             for model in made:
                 row = {**model, "project": job["project"], "job": id_, "created_at": now}
                 connection.execute(insert(models).values(row))
-            name = made[0]["id"]
-            connection.execute(
-                update(jobs)
-                .where(jobs.c.id == id_)
-                .values(**values, status="succeeded", fine_tuned_model=name, finished_at=now)
-            )
             tell(connection, id_, f"New fine-tuned model created: {name}")
             tell(connection, id_, "The job has successfully completed")
+        return True
+
+    def fail(self, id_: str, error: Json) -> None:
+        """End a job with an error (code, message, param), unless it was cancelled."""
+        with writing(self._engine) as connection:
+            if _finish(connection, id_, status="failed", error=error, finished_at=int(time.time())):
+                tell(connection, id_, f"The job failed: {error['message']}", level="error")
 
     def counts(self) -> dict[str, float]:
         """Return how many jobs there are of each status."""
@@ -196,6 +213,13 @@ def tell(
         "data": data,
     }
     connection.execute(insert(events).values(row))
+
+
+def _finish(connection: Connection, id_: str, **values: Any) -> bool:  # noqa: ANN401
+    """Give a job its end, unless it has one or was cancelled; tell whether it was given."""
+    still = jobs.c.status.in_(UNFINISHED) & (jobs.c.wanted != "cancel")
+    change = update(jobs).where(jobs.c.id == id_, still)
+    return bool(connection.execute(change.values(**values, estimated_finish=None)).rowcount)
 
 
 def _get(connection: Connection, id_: str) -> RowMapping:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
 
+from tanzim.core.files import sync_folder
 from tanzim.serve.access.keys import Keys
 from tanzim.serve.access.trail import Trail
 from tanzim.serve.config import ServeConfig
-from tanzim.serve.store.blobs import open_blobs
+from tanzim.serve.store.blobs import Marked, open_blobs
 from tanzim.serve.store.database import open_database
 from tanzim.serve.store.files import Files
 from tanzim.serve.store.jobs import Jobs, Models
 from tanzim.serve.store.uploads import Uploads
+
+ROOM = ".upload-"  # how folders for files on their way are called
+_LEFT = 3600  # seconds that nothing on its way takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,17 @@ class Store:
     keys: Keys
     trail: Trail
 
+    def tidy(self) -> None:
+        """Remove what kills and failures left half done an hour ago or earlier."""
+        before = time.time() - _LEFT
+        self.files.sweep(before)
+        self.uploads.sweep()
+        self.uploads.sweep_parts(before)
+        for folder in self.root.glob(f"{ROOM}*"):
+            with suppress(FileNotFoundError):
+                if folder.stat().st_mtime < before:
+                    shutil.rmtree(folder, ignore_errors=True)
+
     def close(self) -> None:
         """Let go of the database."""
         self.database.dispose()
@@ -57,7 +75,8 @@ def open_store(config: ServeConfig) -> Store:
     root = Path(config.folder).resolve()
     root.mkdir(parents=True, exist_ok=True)
     database = open_database(config.database or f"sqlite:///{root / 'server.sqlite'}")
-    blobs = open_blobs(config.files or str(root))
+    sync_folder(root)
+    blobs = Marked(open_blobs(config.files or str(root)), root / "unsettled")
     return Store(
         root,
         database,

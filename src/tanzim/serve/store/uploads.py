@@ -11,12 +11,15 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 
-from tanzim.serve.store.blobs import Blobs
+from tanzim.core.records import Json
+from tanzim.serve.store.blobs import Marked
 from tanzim.serve.store.database import writing
 from tanzim.serve.store.ids import new_id
 from tanzim.serve.store.tables import files, parts, uploads
 
 LIFE = 3600  # seconds until an upload that is not complete ends
+# Uploads that ended when somebody pulled the plug.
+_LEFT = select(parts.c.upload).join(uploads).where(uploads.c.status != "pending").distinct()
 
 
 class Uploads:
@@ -28,7 +31,7 @@ class Uploads:
 
     """
 
-    def __init__(self, engine: Engine, blobs: Blobs) -> None:
+    def __init__(self, engine: Engine, blobs: Marked) -> None:
         self._engine, self._blobs = engine, blobs
 
     def add(self, project: str, filename: str, purpose: str, size: int, most: int) -> RowMapping | None:
@@ -71,16 +74,20 @@ class Uploads:
         part, size = new_id("part"), path.stat().st_size
         self._blobs.put(_key(part), path)
         with writing(self._engine) as connection:
-            upload = connection.execute(select(uploads).where(uploads.c.id == id_)).mappings().one()
+            own = select(uploads).where(uploads.c.id == id_).with_for_update()
+            upload = connection.execute(own).mappings().one()
             sizes = select(func.coalesce(func.sum(parts.c.bytes), 0)).where(parts.c.upload == id_)
             come = int(connection.execute(sizes).scalar_one())
             fits = upload["status"] == "pending" and come + size <= upload["bytes"]
             if fits:
                 row = {"id": part, "upload": id_, "bytes": size, "created_at": int(time.time())}
                 connection.execute(insert(parts).values(row))
-                return connection.execute(select(parts).where(parts.c.id == part)).mappings().one()
-        self._blobs.delete(_key(part))
-        return None
+                made = connection.execute(select(parts).where(parts.c.id == part)).mappings().one()
+        if not fits:
+            self._blobs.delete(_key(part))
+            return None
+        self._blobs.settle(_key(part))
+        return made
 
     def parts(self, id_: str) -> Sequence[RowMapping]:
         """Return the parts of an upload, the oldest first."""
@@ -100,22 +107,39 @@ class Uploads:
                 digest.update(block)
         return digest.hexdigest()
 
-    def end(self, id_: str, status: str, file: str | None = None) -> bool:
-        """Give an upload that is under way its last status, and forget its parts; tell whether it was."""
+    def end(self, id_: str, status: str, file: Json | None = None) -> bool:
+        """Give an upload that is under way its last status, and forget its parts; tell whether it was.
+
+        Args:
+            id_: of the upload.
+            status: completed, cancelled or expired.
+            file: the row of the file that it became (`Files.bring`); both are written, or neither.
+
+        """
         with writing(self._engine) as connection:
             change = update(uploads).where(uploads.c.id == id_, uploads.c.status == "pending")
-            if not connection.execute(change.values(status=status, file=file)).rowcount:
+            made = None if file is None else file["id"]
+            if not connection.execute(change.values(status=status, file=made)).rowcount:
                 return False
+            if file is not None:
+                connection.execute(insert(files).values(file))
         self._forget(id_)
         return True
 
     def sweep(self) -> None:
-        """End the uploads whose time is over."""
+        """End the uploads whose time is over, and forget what is left of those that had ended before."""
         late = select(uploads.c.id).where(uploads.c.status == "pending", uploads.c.expires_at <= time.time())
         with self._engine.begin() as connection:
             over = connection.execute(late).scalars().all()
+            left = connection.execute(_LEFT).scalars().all()
         for id_ in over:
             self.end(id_, "expired")
+        for id_ in left:
+            self._forget(id_)
+
+    def sweep_parts(self, before: float) -> int:
+        """Remove bytes that were cut off from becoming, or ceasing to be, a part before ``before``."""
+        return self._blobs.sweep(self._engine, parts.c.id, _key(""), before)
 
     def _forget(self, id_: str) -> None:
         gone = [part["id"] for part in self.parts(id_)]
