@@ -19,6 +19,7 @@ from tanzim.serve.backend import Backend
 from tanzim.serve.bounds import BodyBound
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError, answer, away, no_room, refusal
+from tanzim.serve.jobs.local import LocalExecutor
 from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
 from tanzim.serve.observe.metrics import Measure, Metrics
@@ -51,7 +52,13 @@ def create_app(
     """
     service = Service(backend, renderer, config, names, store.models, store.root)
     supervisor = Supervisor(
-        store.jobs, store.files, store.root / "jobs", workshop, config.max_jobs, store.tidy
+        store.jobs,
+        store.files,
+        store.root / "jobs",
+        workshop,
+        LocalExecutor(),
+        config.max_jobs,
+        store.tidy,
     )
 
     @asynccontextmanager

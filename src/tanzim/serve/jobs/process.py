@@ -1,21 +1,15 @@
-"""The process of one job: it has a folder and a lock, and outlives the server that started it.
-
-The lock is held by the process itself (it inherits the open file), and the system lets go of it however the
-process ends. So "is it running" has one answer, whoever asks and whoever was killed.
-"""
+"""What a server and a job's process have in common: the job's folder."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from tanzim.core.files import read_json, write_json
 from tanzim.core.records import Json
 
-_LOCK, _PID, _STARTS = "lock", "pid", "starts.json"
+_LOCK, _PID, _DEATHS = "lock", "pid", "deaths.json"
 EVENTS, CHECKED, OUTCOME, LOG = "events.jsonl", "checked", "outcome.json", "log.txt"
 
 
@@ -35,7 +29,7 @@ class JobFolder:
         self.path = path
 
     def claim(self) -> int | None:
-        """Take the lock; None while the job's process (or another server) has it.
+        """Take the lock; None while somebody has it.
 
         Returns:
             An open file descriptor; closing it lets go.
@@ -50,56 +44,39 @@ class JobFolder:
             return None
         return lock
 
-    def start(self, command: list[str], lock: int, environment: Mapping[str, str]) -> int:
-        """Start the process in a session of its own, and hand the lock on to it; return its id."""
-        os.set_inheritable(lock, True)
-        (self.path / _PID).unlink(
-            missing_ok=True
-        )  # its number may be another process's by now
-        with (self.path / LOG).open("ab") as log, open(os.devnull, "rb") as nothing:
-            # Not a Popen: it would call a process that outlives us a fault.
-            process = os.posix_spawn(
-                command[0],
-                command,
-                {**os.environ, **environment},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
-                ],
-                setsid=True,
-            )
-        self.sign(process)
-        return process
+    @property
+    def pid(self) -> int | None:
+        """The process that works here, as long as it does; None if it has not said so yet."""
+        path = self.path / _PID
+        return int(read_json(path)) if path.is_file() else None
 
-    def sign(self, process: int) -> None:
-        """Write down the process's id: the server does when it has started it, and the process itself."""
-        write_json(self.path / _PID, process)
+    def sign(self, process: int | None) -> None:
+        """Write down the process's id: the server does when it has started it, and the process itself.
 
-    def signal(self, number: int) -> bool:
-        """Send the process, which holds the lock, a signal; tell whether that could be done."""
-        with suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(read_json(self.path / _PID), number)
-            return True
-        return False
+        Args:
+            process: None as long as it is not known: an old number may be another process's by now.
+
+        """
+        if process is None:
+            (self.path / _PID).unlink(missing_ok=True)
+        else:
+            write_json(self.path / _PID, process)
 
     @property
     def checked(self) -> bool:
         """Whether the data has been found good."""
         return (self.path / CHECKED).is_file()
 
-    def deaths(self) -> int:
-        """Return how often the process was started since the job last got further."""
-        path = self.path / _STARTS
-        before: Json = read_json(path) if path.is_file() else {"reached": None}
-        return int(before["count"]) if before["reached"] == self._reached() else 0
-
-    def count_start(self) -> None:
-        """Count a start."""
-        write_json(self.path / _STARTS, {"reached": self._reached(), "count": self.deaths() + 1})
-
-    def _reached(self) -> list[str]:
-        return sorted(str(path) for path in self.path.glob("runs/*/checkpoints/checkpoint-*"))
+    def count_death(self, attempt: int) -> int:
+        """Count, once, that an attempt's process died; return how many did since the job last got further."""
+        reached = sorted(str(path) for path in self.path.glob("runs/*/checkpoints/checkpoint-*"))
+        path = self.path / _DEATHS
+        before: Json = read_json(path) if path.is_file() else {"attempt": 0, "reached": reached, "count": 0}
+        if before["attempt"] == attempt:
+            return int(before["count"])
+        count = before["count"] + 1 if before["reached"] == reached else 1
+        write_json(path, {"attempt": attempt, "reached": reached, "count": count})
+        return int(count)
 
     def outcome(self) -> Json | None:
         """Return how the job ended; None while it has not."""

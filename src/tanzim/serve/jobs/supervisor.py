@@ -7,14 +7,11 @@ finds its jobs as they are when it starts again.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 from sqlalchemy import RowMapping
@@ -23,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tanzim.core.errors import ConfigError
 from tanzim.core.files import new_file
 from tanzim.core.records import Json
+from tanzim.serve.jobs.executor import Executor, Seen, State
 from tanzim.serve.jobs.process import EVENTS, LOG, JobFolder
 from tanzim.serve.jobs.progress import estimate, new_lines
 from tanzim.serve.jobs.results import models_of, result_table
@@ -33,9 +31,9 @@ from tanzim.serve.store.jobs import Jobs
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.25  # seconds between two looks
+_STOPPED = ("paused", "queued")  # statuses of a job whose process ended because it was asked to
 _DEATHS = 3  # times a job's process may die without having reached another checkpoint
 _TIDY = 3600  # seconds between two times of tidying up
-_GRACE = 120  # seconds that a process gets to save what it has
 
 
 class Supervisor:
@@ -48,6 +46,7 @@ class Supervisor:
         files: the clients' files.
         root: has a folder for each job.
         workshop: how a job is configured and run.
+        executor: where its process runs.
         most: jobs that run at the same time.
         tidy: called at the start and every hour.
 
@@ -59,15 +58,15 @@ class Supervisor:
         files: Files,
         root: Path,
         workshop: Workshop,
+        executor: Executor,
         most: int,
         tidy: Callable[[], object] = lambda: None,
     ) -> None:
         self._jobs, self._files, self._root = jobs, files, root
-        self._workshop, self._most, self._tidy = workshop, most, tidy
+        self._workshop, self._executor, self._most, self._tidy = workshop, executor, most, tidy
         self._owner = f"{socket.gethostname()}:{root.resolve()}"
-        self._children: set[int] = set()  # processes that we must take leave of when they end
         self._faults: dict[str, str] = {}  # job → what the log has of it
-        self._told: dict[str, float] = {}  # job → when its process was asked to end
+        self._said: dict[str, str] = {}  # job → what the executor said of it last
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tanzim-jobs", daemon=True)
 
@@ -103,7 +102,6 @@ class Supervisor:
 
     def look(self) -> None:
         """Do what is to be done now."""
-        self._children = {pid for pid in self._children if os.waitpid(pid, os.WNOHANG)[0] == 0}
         mine = [
             job
             for job in self._jobs.unfinished()
@@ -111,47 +109,46 @@ class Supervisor:
             or (job["owner"] is None and self._jobs.take(job["id"], self._owner))
         ]
         folders = [JobFolder(self._root / job["id"]) for job in mine]
-        locks = [folder.claim() for folder in folders]
-        running = locks.count(None)
-        with ExitStack() as held:
-            for lock in locks:
-                if lock is not None:  # a process that is started keeps its own copy
-                    held.callback(os.close, lock)
-            for job, folder, lock in zip(mine, folders, locks, strict=True):
+        try:
+            found = [
+                self._executor.look(folder, job["attempts"])
+                for job, folder in zip(mine, folders, strict=True)
+            ]
+            running = sum(seen.state is State.ALIVE for seen in found)
+            for job, folder, seen in zip(mine, folders, found, strict=True):
                 try:
-                    if lock is None:
+                    self._say(job["id"], seen.said)
+                    if seen.state is State.ALIVE:
                         self._follow(job, folder)
                     else:
-                        running += self._attend(job, folder, lock, running < self._most)
+                        running += self._attend(job, folder, seen, running < self._most)
                 except AWAY:
                     raise
                 except (SQLAlchemyError, OSError, ValueError) as error:  # of this job: the others go on
                     self._complain(job["id"], error)
                 else:
                     self._faults.pop(job["id"], None)
+        finally:
+            self._executor.release()
+
+    def _say(self, id_: str, said: str) -> None:
+        """Tell as an event what the executor says of a job, when it changes."""
+        if said and said != self._said.get(id_):
+            self._jobs.change(id_, said)
+        self._said[id_] = said
 
     def _follow(self, job: RowMapping, folder: JobFolder) -> None:
         """Take what a running job has written; stop it if that is wanted."""
         self._take(job, folder)
         if job["wanted"] != "run":
-            self._end(job["id"], folder)
+            self._executor.stop(folder, job["attempts"])
         elif job["status"] in ("validating_files", "queued") and folder.checked:
             message = "Files validated, moving job to running state"
             self._jobs.change(job["id"], message, status="running")
 
-    def _end(self, id_: str, folder: JobFolder) -> None:
-        """Ask the process once to save what it has and end; kill it if it does not."""
-        told = self._told.get(id_)
-        if told is None:
-            if folder.signal(signal.SIGTERM):
-                self._told[id_] = time.monotonic()
-        elif time.monotonic() - told > _GRACE:
-            folder.signal(signal.SIGKILL)
-
-    def _attend(self, job: RowMapping, folder: JobFolder, lock: int, free: bool) -> bool:
+    def _attend(self, job: RowMapping, folder: JobFolder, seen: Seen, free: bool) -> bool:
         """Decide about a job that has no process now; tell whether it has one afterwards."""
         self._take(job, folder)
-        self._told.pop(job["id"], None)
         outcome = folder.outcome()
         if job["wanted"] == "cancel":
             shutil.rmtree(folder.path / "runs", ignore_errors=True)
@@ -162,12 +159,12 @@ class Supervisor:
             if job["status"] != "paused":
                 self._jobs.change(job["id"], "The job was paused", status="paused")
         elif free:
-            return self._begin(job, folder, lock)
+            return self._begin(job, folder, seen)
         elif job["status"] == "paused":
             self._jobs.change(job["id"], "The job waits for its turn", status="queued")
         return False
 
-    def _begin(self, job: RowMapping, folder: JobFolder, lock: int) -> bool:
+    def _begin(self, job: RowMapping, folder: JobFolder, seen: Seen) -> bool:
         order = order_of(job)
         try:
             for key in ("training_file", "validation_file"):
@@ -180,17 +177,16 @@ class Supervisor:
         except ConfigError as error:
             self._fail(job, "invalid_value", str(error), None)
             return False
-        if folder.deaths() >= _DEATHS:
+        attempt, died = job["attempts"], seen.state is State.GONE and job["status"] not in _STOPPED
+        if died and folder.count_death(attempt) >= _DEATHS:
             message = f"the job's process died {_DEATHS} times without getting further"
-            self._fail(job, "server_error", f"{message}; its last words are in {folder.path / LOG}", None)
+            where = f"jobs/{job['id']}/{LOG} in the server's folder has its last words"
+            self._fail(job, "server_error", f"{message}; {where}", None)
             return False
-        again = job["attempts"] > 0
-        message = "The job goes on where it stopped" if again else "Validating training file"
+        message = "The job goes on where it stopped" if attempt else "Validating training file"
         status = "running" if folder.checked else "validating_files"
-        self._jobs.change(job["id"], message, status=status, attempts=job["attempts"] + 1)
-        folder.count_start()  # now that nothing but the start can fail
-        command = self._workshop.command(folder.path)
-        self._children.add(folder.start(command, lock, {"OMP_WAIT_POLICY": "PASSIVE"}))
+        self._jobs.change(job["id"], message, status=status, attempts=attempt + 1)
+        self._executor.start(folder, attempt + 1, self._workshop.command(folder.path))
         return True
 
     def _fetch(self, file: str, path: Path) -> None:

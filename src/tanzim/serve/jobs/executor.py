@@ -1,0 +1,56 @@
+"""Where the processes of jobs run: the seam between the supervisor and `local` or `ray`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from tanzim.serve.jobs.process import JobFolder
+
+GRACE = 120  # seconds that a process gets to save what it has
+
+
+class State(Enum):
+    """What is known of one attempt at a job."""
+
+    NEW = "new"
+    """It was never started."""
+    ALIVE = "alive"
+    """It has a process, waits for one, or may have one for all that is known now."""
+    GONE = "gone"
+    """Its process has ended, however it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at an attempt found.
+
+    Args:
+        state: of the attempt.
+        said: what the job's owner should know of it, told as an event when it changes; "" for nothing.
+
+    """
+
+    state: State
+    said: str = ""
+
+
+class Executor(Protocol):
+    """Starts, finds and ends the processes of jobs.
+
+    An attempt is one process of a job; the first has number 1. A server that is killed at any moment finds
+    every attempt again when it starts.
+    """
+
+    def look(self, folder: JobFolder, attempt: int) -> Seen:
+        """Find out about an attempt (0: there was none). Until `release`, what is not alive stays so."""
+
+    def start(self, folder: JobFolder, attempt: int, command: list[str]) -> None:
+        """Start the process of an attempt, in the round of looks that found no other alive."""
+
+    def stop(self, folder: JobFolder, attempt: int) -> None:
+        """Have a living process save what it has and end within `GRACE`; called as long as it lives."""
+
+    def release(self) -> None:
+        """End a round of looks."""
