@@ -239,6 +239,24 @@ class Repository:
         """Return what the log comes to now."""
         return self._read("index.json")
 
+    def advance(self, state: State) -> State:
+        """Return what the log comes to now, reading only what happened since ``state``.
+
+        Args:
+            state: what it came to before; it stays as it is, and is returned if nothing happened.
+
+        """
+        event = self._event(state.upto + 1)
+        if event is None:
+            return state
+        later = State(
+            state.upto, dict(state.entries), {task: list(refs) for task, refs in state.tasks.items()}
+        )
+        while event is not None:
+            later.apply(event)
+            event = self._event(later.upto + 1)
+        return later
+
     def _read(self, key: str) -> State:
         """Read the index at ``key`` and whatever happened after it was written."""
         state = read_index(self._store.read(key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +13,15 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tanzim.adapters.folder import own_type
+from tanzim.adapters.folder import check_base, own_type
 from tanzim.core.errors import ModelError
 from tanzim.core.records import Progress, no_progress
 from tanzim.infer.answers import score_answers
 from tanzim.infer.forward import Forward
 from tanzim.infer.grammar import Grammars
+from tanzim.infer.memory import free_memory
 from tanzim.infer.request import AnswerScore, Completion, Delta, Grammar, Request
-from tanzim.infer.residents import Residents
+from tanzim.infer.residents import NoRoomError, Residents
 from tanzim.infer.scheduler import Scheduler
 from tanzim.infer.sequence import Sequence
 from tanzim.infer.weights import Weights
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tanzim.infer.lean import LeanModel
     from tanzim.infer.paged_scheduler import PagedScheduler
 
+SHARE_FOR_ADAPTERS = 0.25  # of the free memory; the cache of keys and values takes as much
 __all__ = ["AnswerScore", "Completion", "Delta", "Engine", "Grammar", "Request"]
 
 
@@ -61,7 +63,7 @@ class Engine:
         head = self._weights.bare.get_output_embeddings()  # type: ignore[no-untyped-call]
         rows = len(tokenizer) if head is None else head.weight.shape[0]
         self._grammars = Grammars(tokenizer, rows, stop_ids)
-        self._residents = Residents(self._load, self._weights.drop)
+        self._residents = Residents(self._load, self._weights.drop, self._weights.adapters)
         self._lean: tuple[tuple[int, int], LeanModel | None] | None = None
         model.eval()
 
@@ -96,19 +98,37 @@ class Engine:
         """
         self._residents.remove(name)
 
-    def supply_adapters(
-        self, fetch: Callable[[str], Path] | None = None, *, memory: int | None = None
-    ) -> None:
-        """Load adapters when requests name them, and let the longest unused go.
+    def know_adapter(self, name: str, folder: Path) -> None:
+        """Let an adapter be loaded when a request first names it. May be called from any thread.
 
         Args:
-            fetch: returns the folder of an adapter that is not known yet, or raises a `TanzimError`. It is
-                called between two passes, in the thread that computes.
-            memory: bytes that loaded adapters may take, each counted as twice its file; None for no
-                bound. Where all of them are in use, requests for others wait.
+            name: what requests call it; one that is known is left as it is.
+            folder: as for `add_adapter`. An adapter that was let go is loaded from it again.
+
+        Raises:
+            GoneError: there is no such folder.
+            TooLargeError: it is larger than the bound of memory.
+            ModelError: it holds no adapter for this base.
 
         """
-        self._residents.fetch, self._residents.memory = fetch, memory
+        if not self._residents.knows(name):
+            if folder.is_dir():
+                check_base(folder, self._base_hash)
+            self._residents.know(name, folder)
+
+    def bound_adapters(self, memory: int | None) -> None:
+        """Let the longest unused adapters go where all together take more than this.
+
+        Args:
+            memory: bytes that loaded adapters may take; None takes a quarter of what is free now where the
+                model lies. Where all of them are in use, requests for others wait.
+
+        Raises:
+            TooLargeError: an adapter that is loaded takes more by itself.
+
+        """
+        free = free_memory(self._forward.device)
+        self._residents.bound(int(free * SHARE_FOR_ADAPTERS) if memory is None else memory)
 
     @torch.inference_mode(False)  # what is made during generation must serve gradients elsewhere, too
     def _load(self, name: str, folder: Path) -> None:
@@ -194,8 +214,7 @@ class Engine:
             MissingExtra: there is a grammar, and llguidance is not installed.
 
         """
-        unknown = request.adapter is not None and request.adapter not in self.adapters
-        if unknown and self._residents.fetch is None:
+        if request.adapter is not None and not self._residents.knows(request.adapter):
             known = ", ".join(self.adapters) or "none"
             raise ModelError(f"there is no adapter '{request.adapter}' (loaded: {known})")
         limit, length = request.max_new_tokens, len(request.prompt_ids)
@@ -292,8 +311,8 @@ class Engine:
         )
 
     def _bring(self, adapter: str | None) -> None:
-        if adapter in self._residents.names and not self._residents.bring(str(adapter)):
-            raise ModelError(f"there is no room for the adapter '{adapter}' while others answer")
+        if adapter is not None and self._residents.knows(adapter) and not self._residents.bring(adapter):
+            raise NoRoomError(f"there is no room for the adapter '{adapter}' while others answer")
 
     def logprobs(self, prompt_ids: list[int], answer_ids: list[int], adapter: str | None) -> list[float]:
         """Return the natural log-probability of each answer token after the prompt."""

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor
 
 from tanzim.core.errors import ModelError
 from tanzim.infer.kernels import PAGE
 from tanzim.infer.lean import LeanModel, moved
+from tanzim.infer.memory import free_memory
 from tanzim.infer.paged_cache import Chunk, Pass, pages_of
 from tanzim.infer.pages import Pages, Table
 from tanzim.infer.residents import Residents
@@ -76,7 +76,7 @@ class PagedScheduler:
         self._residents = residents
         self._max_batch = max_batch
         if cache_tokens is None:
-            room = _free_memory(lean.device) * SHARE_OF_MEMORY / lean.bytes_per_token
+            room = free_memory(lean.device) * SHARE_OF_MEMORY / lean.bytes_per_token
             cache_tokens = int(min(room, max_batch * (context or 4096)))
         self._cache = lean.cache(max(cache_tokens, PAGE))
         self._pages = Pages(self._cache.pages, PAGE)
@@ -236,10 +236,3 @@ class PagedScheduler:
         self._rows.remove(row)
         self._residents.let_go(row.sequence.request.adapter)
         self._pages.release(row.table)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Return the free memory where the model lies, in bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)

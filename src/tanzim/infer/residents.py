@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tanzim.adapters.folder import WEIGHTS
@@ -13,27 +13,46 @@ from tanzim.infer.sequence import Sequence
 COPIES = 2  # what an adapter takes, over its file: as it came, and laid out for mixed batches
 
 
+class GoneError(ModelError):
+    """An adapter's files are no longer where they were."""
+
+
+class TooLargeError(ModelError):
+    """An adapter takes more than all of them may together."""
+
+
+class NoRoomError(ModelError):
+    """All loaded adapters are in use just now, and there is no room for another."""
+
+
 class Residents:
     """Loads adapters within a bound of memory.
+
+    `know` and `knows` may be called from any thread, all else from the one that computes.
 
     Args:
         load: puts the adapter of a folder under a name into the model.
         drop: takes it out again.
+        built_in: adapters that the model came with, which always stay.
 
     """
 
-    def __init__(self, load: Callable[[str, Path], None], drop: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        load: Callable[[str, Path], None],
+        drop: Callable[[str], None],
+        built_in: Iterable[str] = (),
+    ) -> None:
         self._load, self._drop = load, drop
+        self._built_in = frozenset(built_in)
         self._folders: dict[str, Path] = {}
-        self._fetched: dict[str, Path] = {}  # of those that wait for room
         self._sizes: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._in_use: Counter[str] = Counter()
-        self.fetch: Callable[[str], Path] | None = None
-        self.memory: int | None = None
+        self._memory: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Adapters that are loaded, or can be again."""
+        """Adapters that are loaded, or can be."""
         return tuple(self._folders)
 
     @property
@@ -46,35 +65,67 @@ class Residents:
         """Bytes that they take."""
         return sum(self._sizes.values())
 
+    def bound(self, memory: int | None) -> None:
+        """Keep to a bound from now on.
+
+        Args:
+            memory: bytes; None for no bound.
+
+        Raises:
+            TooLargeError: a loaded adapter is larger by itself.
+
+        """
+        self._memory = memory
+        for name in self._sizes:
+            self._size(name, self._folders[name])
+        while memory is not None and self.size > memory:
+            name = next(name for name in self._sizes if not self._in_use[name])
+            self._evict(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether an adapter is loaded, or can be."""
+        return name in self._folders or name in self._built_in
+
+    def know(self, name: str, folder: Path) -> None:
+        """Let an adapter be loaded when it is first asked for.
+
+        Raises:
+            GoneError: there is no such folder.
+            TooLargeError: it is larger than the bound.
+
+        """
+        self._size(name, folder)
+        self._folders[name] = folder
+
     def add(self, name: str, folder: Path) -> None:
         """Load an adapter now; others may go for it.
 
         Raises:
-            ModelError: this is no adapter for this base, or there is no room.
+            NoRoomError: all others are in use.
+            ModelError: this is no adapter for this base, or it is larger than the bound.
 
         """
         if not self._enter(name, folder):
-            raise ModelError("all loaded adapters are in use, and there is no room for another", where=name)
+            raise NoRoomError("all loaded adapters are in use, and there is no room for another", where=name)
         self._folders[name] = folder
 
     def bring(self, name: str) -> bool:
         """Make sure that an adapter is loaded; False if there is no room until others have ended.
 
         Raises:
-            TanzimError: there is none of this name, it cannot be loaded, or it is too large by itself.
+            GoneError: there is none of this name, or its files are gone.
+            TanzimError: it cannot be loaded, or is too large by itself.
 
         """
+        if name in self._built_in:
+            return True
         if name in self._sizes:
             self._sizes.move_to_end(name)
             return True
-        folder = self._folders.get(name) or self._fetched.pop(name, None)
+        folder = self._folders.get(name)
         if folder is None:
-            if self.fetch is None:
-                raise ModelError(f"there is no adapter '{name}'")
-            folder = self.fetch(name)
-        entered = self._enter(name, folder)
-        (self._folders if entered else self._fetched)[name] = folder
-        return entered
+            raise GoneError(f"there is no adapter '{name}' any more")
+        return self._enter(name, folder)
 
     def hold(self, name: str | None) -> None:
         """Keep an adapter in memory until it is let go as often."""
@@ -96,8 +147,8 @@ class Residents:
         Where that fails, the sequence's ``error`` says why.
         """
         name = sequence.request.adapter
-        if name is None or (name not in self._folders and self.fetch is None):
-            return True  # the base, or an adapter that the model came with
+        if name is None:
+            return True
         try:
             return self.bring(name)
         except TanzimError as error:
@@ -116,32 +167,42 @@ class Residents:
         if self._in_use[name]:
             raise ModelError(f"the adapter '{name}' is answering", fix="try again when it has ended")
         del self._folders[name]
-        if self._sizes.pop(name, None) is not None:
-            self._drop(name)
+        if name in self._sizes:
+            self._evict(name)
 
-    def _enter(self, name: str, folder: Path) -> bool:
+    def _size(self, name: str, folder: Path) -> int:
+        """Return what an adapter takes, in bytes."""
+        if not folder.is_dir():
+            raise GoneError("the adapter's folder is gone", where=str(folder))
         weights = folder / WEIGHTS
         size = COPIES * weights.stat().st_size if weights.is_file() else 0
-        if self.memory is not None and size > self.memory:
-            raise ModelError(
-                f"the adapter takes {size / 1e6:.0f} MB; there are {self.memory / 1e6:.0f} MB for all",
+        if self._memory is not None and size > self._memory:
+            raise TooLargeError(
+                f"the adapter takes {size / 1e6:.0f} MB; there are {self._memory / 1e6:.0f} MB for all",
                 where=name,
                 fix="raise the bound",
             )
+        return size
+
+    def _evict(self, name: str) -> None:
+        del self._sizes[name]
+        self._drop(name)
+
+    def _enter(self, name: str, folder: Path) -> bool:
+        size = self._size(name, folder)
         going: list[str] = []
-        if self.memory is not None:
+        if self._memory is not None:
             freed = 0
             for other, taken in self._sizes.items():
-                if self.size - freed + size <= self.memory:
+                if self.size - freed + size <= self._memory:
                     break
                 if not self._in_use[other]:
                     going.append(other)
                     freed += taken
-            if self.size - freed + size > self.memory:
+            if self.size - freed + size > self._memory:
                 return False
         for other in going:
-            del self._sizes[other]
-            self._drop(other)
+            self._evict(other)
         self._load(name, folder)
         self._sizes[name] = size
         return True

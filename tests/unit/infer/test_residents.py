@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from helpers.adapters import HASH, generated, save_changed
 from tanzim.core.errors import ModelError, WrongBaseError
 from tanzim.infer.engine import Engine, Request
+from tanzim.infer.residents import GoneError, TooLargeError
 
 PROMPTS = [[5, 9, 11], [40, 41, 42, 43, 44], [7] * 20]
 KINDS: list[dict[str, Any]] = [{"type": "lora", "rank": 4}, {"type": "ia3"}, {"type": "dora", "rank": 2}]
@@ -29,6 +30,11 @@ def engine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engin
     return Engine(copy.deepcopy(model), tokenizer, stop_ids=[], base_hash=HASH)
 
 
+def know(engine: Engine, folders: dict[str, Path]) -> None:
+    for name, folder in folders.items():
+        engine.know_adapter(name, folder)
+
+
 def largest(folders: dict[str, Path]) -> int:
     return max((folder / "adapter_model.safetensors").stat().st_size for folder in folders.values())
 
@@ -37,14 +43,9 @@ def largest(folders: dict[str, Path]) -> int:
 def test_more_adapters_than_fit(
     model: LlamaForCausalLM, engine: Engine, folders: dict[str, Path], paged: bool
 ) -> None:
-    fetched: list[str] = []
-
-    def fetch(name: str) -> Path:
-        fetched.append(name)
-        return folders[name]
-
     bound = 3 * 2 * largest(folders)
-    engine.supply_adapters(fetch, memory=bound)
+    engine.bound_adapters(bound)
+    know(engine, folders)
     scheduler = engine.server(6) if paged else engine.scheduler(6)
     draw = random.Random(4)
     names = [draw.choice([None, *folders]) for _ in range(40)]
@@ -59,12 +60,12 @@ def test_more_adapters_than_fit(
         folder = None if request.adapter is None else folders[request.adapter]
         wanted = generated(model, folder, request.prompt_ids, request.max_new_tokens)
         assert sequence.completion().ids == wanted
-    assert len(fetched) == len(set(fetched))  # an evicted one comes back from where it lay
     assert 0 < len(engine._residents.loaded) < len(set(names)) - 1
 
 
 def test_those_in_use_stay_and_others_wait(engine: Engine, folders: dict[str, Path]) -> None:
-    engine.supply_adapters(folders.__getitem__, memory=2 * largest(folders))
+    engine.bound_adapters(2 * largest(folders))
+    know(engine, folders)
     scheduler = engine.server(4)
     first, second = (engine.sequence(Request(PROMPTS[0], name, max_new_tokens=6)) for name in ("a0", "a3"))
     scheduler.add(first)
@@ -83,37 +84,56 @@ def test_those_in_use_stay_and_others_wait(engine: Engine, folders: dict[str, Pa
 def test_what_cannot_be_loaded_fails_alone(
     model: LlamaForCausalLM, engine: Engine, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    foreign = save_changed(model, tmp_path / "foreign", 1, type="lora", rank=2)
-    record = foreign / "tanzim.json"
+    broken = {
+        name: shutil.copytree(folders["a3"], tmp_path / name) for name in ("ghost", "foreign", "forgotten")
+    }
+    know(engine, {"a0": folders["a0"], **broken})
+    shutil.rmtree(broken["ghost"])
+    record = broken["foreign"] / "tanzim.json"
     record.write_text(record.read_text().replace(HASH, "f" * 64))
-
-    def fetch(name: str) -> Path:
-        if name == "ghost":
-            raise ModelError("there is no adapter 'ghost'")
-        return foreign if name == "foreign" else folders[name]
-
-    engine.supply_adapters(fetch)
     for scheduler in (engine.server(4), engine.scheduler(4)):
-        names = ["a0", "ghost", "foreign", None]
+        engine.know_adapter("forgotten", broken["forgotten"])
+        names = ["a0", *broken, None]
         sequences = [engine.sequence(Request(PROMPTS[0], name, max_new_tokens=4)) for name in names]
         for sequence in sequences:
             scheduler.add(sequence)
+        engine.remove_adapter("forgotten")  # while it is waited for
         seen = []
         while scheduler.busy:
             seen += [s for s in scheduler.step() if s.error is not None]
-        assert seen == sequences[1:3]
-        assert "ghost" in str(seen[0].error)
-        assert isinstance(seen[1].error, WrongBaseError)
+        assert seen == sequences[1:4]
+        assert [type(s.error) for s in seen] == [GoneError, WrongBaseError, GoneError]
         assert sequences[0].completion().ids == generated(model, folders["a0"], PROMPTS[0], 4)
-        assert sequences[3].completion().ids == generated(model, None, PROMPTS[0], 4)
-    with pytest.raises(ModelError, match="ghost"):
+        assert sequences[4].completion().ids == generated(model, None, PROMPTS[0], 4)
+    with pytest.raises(GoneError, match="folder is gone"):
         engine.generate([Request(PROMPTS[0], "ghost"), Request(PROMPTS[0], "a0")])
-    with pytest.raises(ModelError, match="ghost"):
+    with pytest.raises(GoneError, match="folder is gone"):
         list(engine.stream(Request(PROMPTS[0], "ghost")))
     engine.remove_adapter("a0")  # nobody holds it any more
-    engine.supply_adapters(fetch, memory=100)
-    with pytest.raises(ModelError, match="MB for all"):
-        engine.generate([Request(PROMPTS[0], "a1")])
+
+
+def test_what_can_never_be_loaded_is_refused_at_once(
+    engine: Engine, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(GoneError, match="folder is gone"):
+        engine.know_adapter("none", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="not an adapter folder"):
+        engine.know_adapter("empty", tmp_path / "empty")
+    engine.add_adapter("a0", folders["a0"])
+    with pytest.raises(TooLargeError, match="MB for all"):
+        engine.bound_adapters(100)
+    with pytest.raises(TooLargeError, match="MB for all"):
+        engine.know_adapter("a3", folders["a3"])
+    assert engine.adapters == ("a0",)
+
+
+def test_a_new_bound_holds_for_what_is_loaded(engine: Engine, folders: dict[str, Path]) -> None:
+    for name in ("a0", "a3", "a6"):
+        engine.add_adapter(name, folders[name])
+    engine._residents.bring("a0")
+    engine.bound_adapters(2 * 2 * largest(folders))
+    assert engine._residents.loaded == ("a6", "a0")
 
 
 def test_a_removed_adapter_can_come_back_changed(
