@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from transformers import PreTrainedTokenizerFast
 
+from tanzim.adapters.repository import Repository
 from tanzim.core.records import Json, Message
 from tanzim.infer.engine import Engine
 from tanzim.pipeline.config import Config
@@ -20,6 +21,7 @@ from tanzim.pipeline.workshop import Workshop
 from tanzim.serve.app import create_app
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.service import Prompts
+from tanzim.serve.shelf import Shelf
 from tanzim.serve.store.store import open_store
 from tanzim.serve.worker import Worker
 
@@ -47,8 +49,10 @@ def serving(
 ) -> Iterator[str]:
     """Yield the server's address, without ``/v1``."""
     config = ServeConfig(folder=str(folder), **settings)
-    backend = Worker(engine, config.max_batch)
-    app = create_app(backend, renderer, config, names, open_store(config), Workshop(project or Config()))
+    shelf = None if config.repository is None else Shelf(Repository(config.repository), engine.base_hash)
+    backend = Worker(engine, config.max_batch, config.adapter_memory_mb)
+    store, workshop = open_store(config), Workshop(project or Config())
+    app = create_app(backend, renderer, config, names, store, workshop, shelf)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -57,7 +57,7 @@ class Engine:
     ) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(stop_ids)
-        self._base_hash = base_hash
+        self.base_hash = base_hash
         self._weights = Weights(model)
         self._forward = Forward(self._weights.bare)
         head = self._weights.bare.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -113,7 +113,7 @@ class Engine:
         """
         if not self._residents.knows(name):
             if folder.is_dir():
-                check_base(folder, self._base_hash)
+                check_base(folder, self.base_hash)
             self._residents.know(name, folder)
 
     def bound_adapters(self, memory: int | None) -> None:
@@ -137,11 +137,11 @@ class Engine:
         from tanzim.infer.lowrank import read_plain
 
         if own_type(folder) is not None:
-            self._weights.add_own(name, read_own(folder, base_hash=self._base_hash))
+            self._weights.add_own(name, read_own(folder, base_hash=self.base_hash))
             return
         with self._weights.using(None):
-            adapter = read_plain(self._weights.bare, folder, base_hash=self._base_hash) or lift_adapter(
-                self._weights.bare, folder, base_hash=self._base_hash
+            adapter = read_plain(self._weights.bare, folder, base_hash=self.base_hash) or lift_adapter(
+                self._weights.bare, folder, base_hash=self.base_hash
             )
         self._weights.add_own(name, adapter)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tanzim.adapters.repository import Repository
 from tanzim.core.progress import Reporter
 from tanzim.pipeline.opened import open_models
 from tanzim.pipeline.workshop import Workshop
 from tanzim.pipeline.workspace import load_config
 from tanzim.serve.app import create_app
 from tanzim.serve.server import run_server
+from tanzim.serve.shelf import Shelf
 from tanzim.serve.store.store import open_store
 from tanzim.serve.worker import Worker
 
@@ -26,7 +28,9 @@ def serve_models(
 
     Raises:
         ConfigError: the address cannot be used, or the database.
-        ModelError: the models need different bases.
+        ModelError: the models need different bases, or one is larger than the memory for adapters.
+        RunError: the adapter repository cannot be used.
+        MissingExtra: what speaks its protocol is not installed.
 
     """
     reporter = reporter or Reporter()
@@ -37,6 +41,8 @@ def serve_models(
     names |= {name: name for name in opened.engine.adapters}
     reporter.say(f"models: {', '.join(names)}")
     project = project.model_copy(update={"model": opened.model})
-    backend = Worker(opened.engine, config.max_batch)
-    app = create_app(backend, opened.renderer, config, names, open_store(config), Workshop(project))
+    shelf = None if config.repository is None else Shelf(Repository(config.repository), opened.base.hash)
+    backend = Worker(opened.engine, config.max_batch, config.adapter_memory_mb)
+    store, workshop = open_store(config), Workshop(project)
+    app = create_app(backend, opened.renderer, config, names, store, workshop, shelf)
     run_server(app, config, announce=reporter.say)

@@ -17,6 +17,7 @@ from tanzim.serve.access.limits import Limits
 from tanzim.serve.access.trail import Audit
 from tanzim.serve.backend import Backend
 from tanzim.serve.bounds import BodyBound
+from tanzim.serve.catalogue import Catalogue
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError, answer, away, no_room, refusal
 from tanzim.serve.jobs.local import LocalExecutor
@@ -28,6 +29,7 @@ from tanzim.serve.routes import chat, completions, embeddings, files, jobs, lora
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
 from tanzim.serve.store.database import AWAY
+from tanzim.serve.shelf import Shelf
 from tanzim.serve.store.store import Store
 
 
@@ -38,6 +40,7 @@ def create_app(
     names: Mapping[str, str | None],
     store: Store,
     workshop: Workshop,
+    shelf: Shelf | None = None,
 ) -> FastAPI:
     """Make the web application.
 
@@ -48,9 +51,11 @@ def create_app(
         names: name that clients ask for → the backend's adapter (None: the base).
         store: what the server remembers; closed when it ends.
         workshop: how jobs are configured and run.
+        shelf: the adapter repository, if there is one; closed when the server ends.
 
     """
-    service = Service(backend, renderer, config, names, store.models, store.root)
+    catalogue = Catalogue(backend, names, store.models, store.root, shelf)
+    service = Service(backend, renderer, config, catalogue)
     supervisor = Supervisor(
         store.jobs,
         store.files,
@@ -68,6 +73,8 @@ def create_app(
         yield
         supervisor.stop()
         backend.stop()
+        if shelf is not None:
+            shelf.close()
         store.close()
 
     app = FastAPI(title="Tanzim", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

@@ -73,9 +73,11 @@ class Backend(Protocol):
         Args:
             name: what requests call it.
             folder: where it lies.
-            again: take it for loaded if there is one of this name.
+            again: take it for loaded if there is one of this name; else it need not be loaded before a
+                request asks for it.
 
         Raises:
+            NoRoomError: it must wait until others have ended.
             TanzimError: the name is taken, or the folder holds no adapter for this base.
 
         """

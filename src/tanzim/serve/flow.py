@@ -11,7 +11,7 @@ from tanzim.core.errors import TanzimError
 from tanzim.core.records import Json
 from tanzim.infer import request as infer
 from tanzim.serve.backend import Backend
-from tanzim.serve.errors import ApiError
+from tanzim.serve.catalogue import Served, refusal_of
 from tanzim.serve.middleware.seam import Passing, Refused
 from tanzim.serve.reply import Reply
 
@@ -25,6 +25,7 @@ class Prepared:
         answer: takes what they give.
         passings: what each choice passes on its way out; None for nothing.
         said: what the client said, as the log keeps it.
+        served: which model answers.
 
     """
 
@@ -32,6 +33,7 @@ class Prepared:
     answer: Reply
     passings: list[Passing | None]
     said: str
+    served: Served
 
 
 async def whole(backend: Backend, prepared: Prepared) -> Json:
@@ -56,7 +58,7 @@ async def events(backend: Backend, prepared: Prepared) -> AsyncIterator[str]:
         for value in answer.closing():
             yield answer.event(value)
     except TanzimError as error:
-        yield answer.event(answer.fault(ApiError(500, str(error))))
+        yield answer.event(answer.fault(refusal_of(error)))
     if answer.END:
         yield answer.END
 
@@ -64,7 +66,7 @@ async def events(backend: Backend, prepared: Prepared) -> AsyncIterator[str]:
 async def _interleaved(backend: Backend, prepared: Prepared) -> AsyncGenerator[tuple[int, infer.Delta], None]:
     """Yield the deltas of all choices as they come, with the number of the choice."""
     streams = [
-        _guarded(backend, request, passing)
+        _guarded(backend, request, passing, prepared.served)
         for request, passing in zip(prepared.requests, prepared.passings, strict=True)
     ]
     waiting = {asyncio.ensure_future(anext(stream)): i for i, stream in enumerate(streams)}
@@ -87,10 +89,10 @@ async def _interleaved(backend: Backend, prepared: Prepared) -> AsyncGenerator[t
 
 
 async def _guarded(
-    backend: Backend, request: infer.Request, passing: Passing | None
+    backend: Backend, request: infer.Request, passing: Passing | None, served: Served
 ) -> AsyncGenerator[infer.Delta, None]:
     """Yield an answer as the middleware lets it out."""
-    async with aclosing(backend.stream(request)) as deltas:
+    async with served.held(), aclosing(backend.stream(request)) as deltas:
         async for delta in deltas:
             if passing is None:
                 yield delta

@@ -1,26 +1,24 @@
-"""The models behind the routes: their names, and what a client asks of one as requests to the backend."""
+"""What a client asks of a model, as requests to the backend."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
-from tanzim.core.errors import ConfigError, ModelError, RenderError, TanzimError
+from tanzim.core.errors import ConfigError, ModelError, RenderError
 from tanzim.core.records import Json, Message
 from tanzim.core.seeds import derive
 from tanzim.infer import request as infer
 from tanzim.infer.pieces import Pieces
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.backend import Backend
+from tanzim.serve.catalogue import Catalogue
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
 from tanzim.serve.middleware.build import build_chain
 from tanzim.serve.middleware.seam import Passing, Refused
-from tanzim.serve.store.jobs import Models
 
 
 class Prompts(Protocol):
@@ -61,9 +59,7 @@ class Service:
         backend: what answers.
         renderer: conversation → tokens.
         config: limits.
-        models: name that clients ask for → the backend's adapter (None: the base).
-        tuned: the models that jobs made, each for its project.
-        root: the server's folder, where their adapters are.
+        catalogue: finds what answers for a model's name.
 
     """
 
@@ -72,121 +68,18 @@ class Service:
         backend: Backend,
         renderer: Prompts,
         config: ServeConfig,
-        models: Mapping[str, str | None],
-        tuned: Models,
-        root: Path,
+        catalogue: Catalogue,
     ) -> None:
         self._chain = build_chain(config.middleware)
-        self.backend = backend
+        self.backend, self.catalogue = backend, catalogue
         self._renderer = renderer
         self._config = config
-        self._models = dict(models)
-        self._loaded: dict[tuple[str, str], int] = {}  # project, name → when it was loaded
-        self._tuned, self._root = tuned, root
         self.pieces = Pieces(backend.tokenizer)
-        self._created = int(time.time())
         self._rendering = asyncio.Lock()
 
     def running(self) -> dict[str, float]:
         """Return how many answers are under way."""
         return {"answers": float(self.backend.running)}
-
-    @property
-    def bases(self) -> list[str]:
-        """The names of the models that can be fine-tuned."""
-        return [name for name, adapter in self._models.items() if adapter is None]
-
-    @property
-    def fixed(self) -> list[str]:
-        """The names of the models that the server was started with."""
-        return list(self._models)
-
-    def model_list(self, project: str) -> Json:
-        """Return every model of a project, as OpenAI lists them."""
-        own = [_model(name, self._created, "tanzim") for name in self._models]
-        own += [
-            _model(name, when, project)
-            for (owner, name), when in list(self._loaded.items())
-            if owner == project
-        ]
-        tuned = [_model(row["id"], row["created_at"], row["project"]) for row in self._tuned.all(project)]
-        return {"object": "list", "data": own + tuned}
-
-    def model(self, project: str, name: str) -> Json:
-        """Return one model's entry.
-
-        Raises:
-            ApiError: there is none of this name (404).
-
-        """
-        if name in self._models:
-            return _model(name, self._created, "tanzim")
-        if (project, name) in self._loaded:
-            return _model(name, self._loaded[project, name], project)
-        row = self._tuned.get(project, name)
-        if row is None:
-            raise self._unknown(name)
-        return _model(name, row["created_at"], row["project"])
-
-    def _unknown(self, name: str) -> ApiError:
-        known = ", ".join(self._models)
-        message = f"The model '{name}' does not exist. Models here: {known}, and those of your own jobs."
-        return ApiError(404, message, code="model_not_found", param="model")
-
-    async def adapter(self, project: str, name: str) -> str | None:
-        """Return the backend's name for a model, loading it if it is a job's and not there yet.
-
-        Raises:
-            ApiError: the project has no such model (404), or it cannot be loaded (500).
-
-        """
-        if name in self._models:
-            return self._models[name]
-        if (project, name) in self._loaded:
-            return _loaded_name(project, name)
-        row = await asyncio.to_thread(self._tuned.get, project, name)
-        if row is None:
-            raise self._unknown(name)
-        folder = self._root / row["adapter"]
-        try:
-            await self.backend.add_adapter(name, folder, again=True)
-        except ModelError as error:
-            raise ApiError(500, f"The model '{name}' cannot be loaded: {error.what}") from error
-        return name
-
-    async def load(self, project: str, name: str, folder: Path) -> None:
-        """Load an adapter for a project, until it is unloaded or the server ends.
-
-        Raises:
-            ApiError: the name is another model's, or the folder holds no adapter for this base (400).
-
-        """
-        taken = name in self._models or (project, name) in self._loaded
-        if taken or name.startswith("ft:"):  # as the models of jobs are called, today's and tomorrow's
-            message = f"'{name}' is, or may become, the name of another model; choose another."
-            raise ApiError(400, message, code="invalid_value", param="lora_name")
-        try:
-            await self.backend.add_adapter(_loaded_name(project, name), folder)
-        except TanzimError as error:
-            raise ApiError(400, f"The adapter cannot be loaded: {error.what}", param="lora_path") from error
-        self._loaded[project, name] = int(time.time())
-
-    async def unload(self, project: str, name: str) -> None:
-        """Forget an adapter that `load` loaded.
-
-        Raises:
-            ApiError: there is none of this name (404), or it is answering (400).
-
-        """
-        when = self._loaded.pop((project, name), None)
-        if when is None:
-            message = f"The adapter '{name}' was not loaded by /v1/load_lora_adapter."
-            raise ApiError(404, message, code="not_found", param="lora_name")
-        try:
-            await self.backend.remove_adapter(_loaded_name(project, name))
-        except ModelError as error:
-            self._loaded[project, name] = when
-            raise ApiError(400, f"The adapter cannot be unloaded: {error.what}", param="lora_name") from error
 
     async def passed(self, messages: list[Message], caller: Caller) -> Sequence[Message]:
         """Let the middleware see the prompt; return it as the model shall see it.
@@ -269,7 +162,7 @@ class Service:
         """
         if request.grammar is not None:
             try:
-                await self.backend.check(request)
+                await self.backend.check(replace(request, adapter=None))
             except ConfigError as error:
                 raise ApiError(400, f"{param}: {error.what}", code="invalid_value", param=param) from error
 
@@ -306,12 +199,3 @@ class Service:
             None if wish.seed is None else derive(wish.seed, "choice", index) for index in range(1, choices)
         ]
         return [first, *(replace(first, seed=seed) for seed in seeds)]
-
-
-def _loaded_name(project: str, name: str) -> str:
-    """Return what the backend calls an adapter that a client loaded; no model of a client's is called so."""
-    return f"loaded/{project}/{name}"
-
-
-def _model(name: str, created: int, owner: str) -> Json:
-    return {"id": name, "object": "model", "created": created, "owned_by": owner}

@@ -32,12 +32,14 @@ class Worker:
     Args:
         engine: the generator; nobody else may use it while the worker runs.
         max_batch: most requests computed together.
+        adapter_mb: memory that loaded adapters may take (MB); None: as `Engine.bound_adapters` has it.
 
     """
 
-    def __init__(self, engine: Engine, max_batch: int) -> None:
+    def __init__(self, engine: Engine, max_batch: int, adapter_mb: float | None = None) -> None:
         self._engine = engine
         self._max_batch = max_batch
+        engine.bound_adapters(None if adapter_mb is None else int(adapter_mb * 1e6))
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._listeners: dict[Sequence, Listener] = {}
         self._scheduler = engine.server(max_batch)
@@ -121,13 +123,11 @@ class Worker:
         return [vectors[index] for index in range(len(rows))]
 
     async def add_adapter(self, name: str, folder: Path, *, again: bool = False) -> None:
-        """Load an adapter beside the others (see `Engine.add_adapter`)."""
-
-        def add() -> None:
-            if not (again and name in self._engine.adapters):
-                self._engine.add_adapter(name, folder)
-
-        await self.do(add)
+        """Load an adapter beside the others (see `Engine.add_adapter` and `Engine.know_adapter`)."""
+        if again:
+            await asyncio.to_thread(self._engine.know_adapter, name, folder)
+        else:
+            await self.do(lambda: self._engine.add_adapter(name, folder))
 
     async def remove_adapter(self, name: str) -> None:
         """Forget an adapter (see `Engine.remove_adapter`)."""

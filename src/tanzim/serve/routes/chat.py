@@ -33,7 +33,7 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
         ApiError: the model is unknown (404); the prompt cannot be made, is too long or refused (400).
 
     """
-    adapter = await service.adapter(caller.project, asked.model)
+    served = await service.catalogue.find(caller.project, asked.model)
     messages = await service.passed([message.message() for message in asked.messages], caller)
     choices = asked.n or 1
     passings = service.passings(messages, caller, choices, logprobs=bool(asked.logprobs))
@@ -58,6 +58,6 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
         tools=bool(asked.prompt_tools),
     )
     told = said([message.model_dump(exclude_none=True) for message in asked.messages])
-    requests = service.requests(ids, adapter, choices, wish)
+    requests = service.requests(ids, served.adapter, choices, wish)
     await service.check_grammar(requests[0], "response_format")
-    return Prepared(requests, answer, passings, told)
+    return Prepared(requests, answer, passings, told, served)

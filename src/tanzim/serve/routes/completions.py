@@ -38,7 +38,7 @@ async def _prepare(service: Service, caller: Caller, asked: CompletionRequest) -
         ApiError: the model is unknown (404); a prompt is empty, too long or refused (400).
 
     """
-    adapter = await service.adapter(caller.project, asked.model)
+    served = await service.catalogue.find(caller.project, asked.model)
     choices = asked.n or 1
     wish = Wish(
         asked.max_tokens or LONGEST, asked.temperature, asked.top_p, asked.seed, asked.stops, asked.logprobs
@@ -49,7 +49,7 @@ async def _prepare(service: Service, caller: Caller, asked: CompletionRequest) -
     prompt_tokens = 0
     for prompt in asked.prompts:
         ids, text = await service.encoded(prompt, caller, "prompt")
-        requests += service.requests(ids, adapter, choices, wish)
+        requests += service.requests(ids, served.adapter, choices, wish)
         turns = [Message("user", text)]
         passings += service.passings(turns, caller, choices, logprobs=asked.logprobs is not None)
         texts.append(text)
@@ -63,4 +63,4 @@ async def _prepare(service: Service, caller: Caller, asked: CompletionRequest) -
         usage=bool(asked.stream_options and asked.stream_options.include_usage),
     )
     told = said([{"role": "user", "content": text} for text in texts])
-    return Prepared(requests, answer, passings, told)
+    return Prepared(requests, answer, passings, told, served)

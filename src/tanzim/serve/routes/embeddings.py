@@ -25,13 +25,14 @@ def add(app: FastAPI, context: Context) -> None:
 
     @app.post("/v1/embeddings")
     async def embed(asked: EmbeddingRequest, request: Request, caller: Asks) -> JSONResponse:
-        adapter = await service.adapter(caller.project, asked.model)
+        served = await service.catalogue.find(caller.project, asked.model)
         rows, texts = await _encoded(service, caller, asked)
         tally = Tally("embd", asked.model, sum(map(len, rows)))
         told = said([{"role": "user", "content": text} for text in texts])
 
         async def work() -> Json:
-            vectors = await service.backend.embed(rows, adapter)
+            async with served.held():
+                vectors = await service.backend.embed(rows, served.adapter)
             return embeddings_object(asked, vectors, tally.prompt_tokens)
 
         with accounted(context, request, caller, tally, told, streamed=False):

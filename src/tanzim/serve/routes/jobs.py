@@ -131,7 +131,7 @@ def _check(context: Context, project: str, asked: JobRequest) -> None:
         ApiError: which of them.
 
     """
-    bases = context.service.bases
+    bases = context.service.catalogue.bases
     if asked.model not in bases:
         message = f"The model '{asked.model}' cannot be fine-tuned here. Models: {', '.join(bases)}."
         raise ApiError(400, message, code="model_not_available", param="model")

@@ -27,6 +27,8 @@ class LoadRequest(Strict):
 
     lora_name: Name
     lora_path: Annotated[str, Field(min_length=1)]
+    load_inplace: bool = False
+    """Take the place of an adapter of this name."""
 
 
 class UnloadRequest(Strict):
@@ -37,17 +39,17 @@ class UnloadRequest(Strict):
 
 def add(app: FastAPI, context: Context) -> None:
     """Add the routes."""
-    service, folders = context.service, context.config.adapter_folders
+    catalogue, folders = context.service.catalogue, context.config.adapter_folders
 
     @app.post("/v1/load_lora_adapter")
     async def load(asked: LoadRequest, caller: Manages) -> PlainTextResponse:
         folder = await asyncio.to_thread(allowed, asked.lora_path, folders)
-        await service.load(caller.project, asked.lora_name, folder)
+        await catalogue.load(caller.project, asked.lora_name, folder, in_place=asked.load_inplace)
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
     async def unload(asked: UnloadRequest, caller: Manages) -> PlainTextResponse:
-        await service.unload(caller.project, asked.lora_name)
+        await catalogue.unload(caller.project, asked.lora_name)
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
 

@@ -7,13 +7,13 @@ from fastapi.responses import JSONResponse, Response
 
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Sees, Trains
-from tanzim.serve.errors import ApiError
 from tanzim.serve.observe.metrics import CONTENT_TYPE
-from tanzim.serve.routes.context import Context, missing
+from tanzim.serve.routes.context import Context
 
 
 def add(app: FastAPI, context: Context) -> None:
     """Add the routes."""
+    catalogue = context.service.catalogue
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -29,17 +29,14 @@ def add(app: FastAPI, context: Context) -> None:
         return app.openapi()
 
     @app.get("/v1/models")
-    def models(caller: Sees) -> Json:
-        return context.service.model_list(caller.project)
+    async def models(caller: Sees) -> Json:
+        return await catalogue.models(caller.project)
 
     @app.get("/v1/models/{name:path}")
-    def model(name: str, caller: Sees) -> Json:
-        return context.service.model(caller.project, name)
+    async def model(name: str, caller: Sees) -> Json:
+        return await catalogue.model(caller.project, name)
 
     @app.delete("/v1/models/{name:path}")
-    def delete(name: str, caller: Trains) -> Json:
-        if name in context.service.fixed:
-            raise ApiError(403, f"'{name}' was named when the server was started; it cannot be deleted.")
-        if not context.store.models.delete(caller.project, name):
-            raise missing("model", name)
+    async def delete(name: str, caller: Trains) -> Json:
+        await catalogue.delete(caller.project, name)
         return {"id": name, "object": "model", "deleted": True}

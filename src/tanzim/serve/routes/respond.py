@@ -15,6 +15,7 @@ from tanzim.core.errors import TanzimError
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Gate
 from tanzim.serve.access.roles import Caller
+from tanzim.serve.catalogue import refusal_of
 from tanzim.serve.errors import ApiError
 from tanzim.serve.flow import Prepared, events, whole
 from tanzim.serve.reply import Tally
@@ -80,7 +81,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Json]) -> Json
             raise ApiError(499, "The client closed the connection.")
         return task.result()
     except TanzimError as error:
-        raise ApiError(500, str(error)) from error
+        raise refusal_of(error) from error
     finally:
         task.cancel()
         gone.cancel()

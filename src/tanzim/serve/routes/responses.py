@@ -35,10 +35,11 @@ async def _prepare(service: Service, caller: Caller, asked: ResponseRequest) -> 
         ApiError: the model is unknown (404); the prompt cannot be made, is too long or refused (400).
 
     """
-    adapter = await service.adapter(caller.project, asked.model)
+    served = await service.catalogue.find(caller.project, asked.model)
     messages = await service.passed(asked.messages, caller)
     passings = service.passings(messages, caller)
     ids = await service.rendered(messages, asked.prompt_tools, param="input")
     wish = Wish(asked.max_output_tokens, asked.temperature, asked.top_p)
     told = said([{"role": turn.role, "content": turn.content} for turn in asked.messages])
-    return Prepared(service.requests(ids, adapter, 1, wish), ResponseAnswer(asked, len(ids)), passings, told)
+    requests = service.requests(ids, served.adapter, 1, wish)
+    return Prepared(requests, ResponseAnswer(asked, len(ids)), passings, told, served)
