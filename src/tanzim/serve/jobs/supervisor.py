@@ -195,10 +195,11 @@ class Supervisor:
                 shutil.copyfileobj(source, out, 1 << 20)
 
     def _take(self, job: RowMapping, folder: JobFolder) -> None:
-        """Turn what the process has written since the last look into events."""
-        lines, end = new_lines(folder.path / EVENTS, job["read_bytes"])
-        if lines:
-            self._jobs.progress(job["id"], lines, (job["read_bytes"], end), estimate(lines))
+        """Turn what the process has written since the last look into events, all of it."""
+        read, (lines, end) = job["read_bytes"], new_lines(folder.path / EVENTS, job["read_bytes"])
+        while lines:
+            self._jobs.progress(job["id"], lines, (read, end), estimate(lines))
+            read, (lines, end) = end, new_lines(folder.path / EVENTS, end)
 
     def _settle(self, job: RowMapping, folder: JobFolder, outcome: Json) -> None:
         if outcome["status"] != "succeeded":

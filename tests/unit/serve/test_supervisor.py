@@ -1,0 +1,157 @@
+"""What the supervisor of jobs does with what processes leave; the processes themselves are played."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from tanzim.core.errors import ConfigError
+from tanzim.core.files import write_json
+from tanzim.serve.config import ServeConfig
+from tanzim.serve.jobs.executor import Seen, State
+from tanzim.serve.jobs.process import EVENTS, OUTCOME, JobFolder
+from tanzim.serve.jobs.supervisor import Supervisor
+from tanzim.serve.jobs.work import Order
+from tanzim.serve.store.store import Store, open_store
+
+FAILED = {"status": "failed", "code": "job_failed", "message": "it did not learn"}
+
+
+class Played:
+    """An executor whose attempts are as the test says: job → state."""
+
+    lease: float | None = None
+
+    def __init__(self) -> None:
+        self.states: dict[str, State] = {}
+        self.started: list[str] = []
+
+    def look(self, folder: JobFolder, attempt: int) -> Seen:
+        return Seen(self.states.get(folder.path.name, State.NEW))
+
+    def start(self, folder: JobFolder, attempt: int, command: list[str]) -> None:
+        self.started.append(folder.path.name)
+        self.states[folder.path.name] = State.ALIVE
+
+    def stop(self, folder: JobFolder, attempt: int) -> None:
+        self.states[folder.path.name] = State.GONE
+
+    def release(self) -> None:
+        pass
+
+
+class Shop:
+    """A workshop that furnishes nothing."""
+
+    def check(self, order: Order) -> None:
+        raise ConfigError("not asked here")
+
+    def furnish(self, order: Order, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self, folder: Path, *_: Any) -> list[str]:
+        return ["true"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(open_store(ServeConfig(folder=str(tmp_path / "server")))) as made:
+        yield made
+
+
+@pytest.fixture
+def played() -> Played:
+    return Played()
+
+
+@pytest.fixture
+def supervisor(store: Store, played: Played) -> Supervisor:
+    return Supervisor(store.jobs, store.files, store.root / "jobs", Shop(), played, 2)
+
+
+def add(store: Store, tmp_path: Path) -> str:
+    (tmp_path / "rows").write_text("rows")
+    file = store.files.add("a", "rows.jsonl", "fine-tune", tmp_path / "rows")["id"]
+    method = {"type": "supervised", "supervised": {"hyperparameters": {}}}
+    asked = {"model": "m", "training_file": file, "seed": 1, "method": method, "settings": {}}
+    id_: str = store.jobs.add("a", asked)["id"]
+    return id_
+
+
+def leave(store: Store, job: str, steps: int, outcome: dict[str, Any] | None) -> None:
+    """Write what a process leaves: its steps, and how it ended."""
+    folder = store.root / "jobs" / job
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({"kind": "train", "step": n, "steps": steps, "loss": 1 / n, "time": n}) + "\n"
+        for n in range(1, steps + 1)
+    ]
+    (folder / EVENTS).write_text("".join(lines))
+    if outcome is not None:
+        write_json(folder / OUTCOME, outcome)
+
+
+def told(store: Store, job: str) -> list[int]:
+    rows = store.jobs.events(job, after=None, limit=100_000, oldest_first=True).rows
+    return [row["data"]["step"] for row in rows if row["type"] == "metrics"]
+
+
+def status(store: Store, job: str) -> str:
+    row = store.jobs.get("a", job)
+    assert row is not None
+    return str(row["status"])
+
+
+def test_all_that_happened_while_nobody_looked_is_told(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path
+) -> None:
+    job = add(store, tmp_path)
+    supervisor.look()
+    assert played.started == [job]
+    leave(store, job, 20_000, FAILED)  # more than is read at a time
+    assert (store.root / "jobs" / job / EVENTS).stat().st_size > 1 << 20
+    played.states[job] = State.GONE
+    supervisor.look()
+    assert status(store, job) == "failed"
+    assert told(store, job) == list(range(1, 20_001))
+
+
+def test_a_faulty_job_does_not_keep_the_others_waiting(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = add(store, tmp_path), add(store, tmp_path)
+    supervisor.look()
+    for job in (bad, good):
+        leave(store, job, 3, FAILED)
+        played.states[job] = State.GONE
+    (store.root / "jobs" / bad / EVENTS).write_text("{half\n")
+    for _ in range(3):
+        supervisor.look()
+    assert (status(store, good), told(store, good)) == ("failed", [1, 2, 3])
+    assert status(store, bad) != "failed"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"looking after {bad} failed and is tried again: JSONDecodeError")
+
+
+def test_a_job_is_counted_and_started_only_if_the_database_knows_it(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("UPDATE", {}, Exception("the database system is shutting down"))
+
+    job = add(store, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.jobs, "change", away)
+        for _ in range(5):
+            with pytest.raises(OperationalError):
+                supervisor.look()
+    assert played.started == []
+    supervisor.look()
+    assert played.started == [job]
+    assert status(store, job) == "validating_files"
