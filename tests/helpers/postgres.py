@@ -14,13 +14,58 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PASSWORD = "p%ss: w@rd/گذر"  # signs that a URL and a message may trip over
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     port: int
+    programs: Path
+    folder: Path
+    user: dict[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, also after a kill; when this returns, it answers."""
+        settings = (
+            f"-c port={self.port} -c listen_addresses=127.0.0.1 -c fsync=off -c shared_buffers=16MB "
+            f"-c unix_socket_directories={self.folder}"
+        ).split()
+        ready = [str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        for _ in range(600):
+            # The processes of a killed one may take a moment to notice, and it cannot start before.
+            if self.process is None or self.process.poll() is not None:
+                self.process = subprocess.Popen(
+                    [str(self.programs / "postgres"), "-D", str(self.folder / "data"), *settings],
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder, **self.user,
+                )  # fmt: skip
+            if subprocess.run(ready, check=False).returncode == 0:
+                return
+            time.sleep(0.05)
+        raise AssertionError("PostgreSQL does not start")
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, as a power cut or the system's want of memory would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def backends(self) -> list[int]:
+        """Return the processes that answer clients now."""
+        import psycopg
+
+        known = {"host": "127.0.0.1", "port": self.port, "user": "owner", "dbname": "postgres"}
+        query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        with psycopg.connect(**known, password=PASSWORD, autocommit=True) as connection:
+            own = connection.info.backend_pid
+            return [row[0] for row in connection.execute(query) if row[0] != own]
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
 
     def url(self, password: str = "", user: str = "owner") -> str:
         return (
@@ -43,7 +88,7 @@ def local_postgres() -> Iterator[Server]:
     assert found, "there is no PostgreSQL: sh scripts/servers.sh installs it"
     programs = found[-1].parent
     folder = Path(tempfile.mkdtemp(prefix="tanzim-postgres-"))
-    user = {}
+    user: dict[str, Any] = {}
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         one = pwd.getpwnam("nobody")
         os.chown(folder, one.pw_uid, one.pw_gid)
@@ -59,30 +104,13 @@ def local_postgres() -> Iterator[Server]:
         str(programs / "initdb"), "-D", data, "-U", "owner", "--auth=scram-sha-256", f"--pwfile={secret}",
         "-E", "UTF8", "--locale=C", "--no-sync",
     ]  # fmt: skip
-    settings = (
-        f"-c port={port} -c listen_addresses=127.0.0.1 -c fsync=off -c shared_buffers=16MB "
-        f"-c unix_socket_directories={folder}"
-    ).split()
+    server = Server(port, programs, folder, user)
     try:
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **user)
-        server = subprocess.Popen(
-            [str(programs / "postgres"), "-D", data, *settings],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **user,
-        )  # fmt: skip
         try:
-            _wait(str(programs / "pg_isready"), port)
-            yield Server(port)
+            server.start()
+            yield server
         finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(30)
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait(ready: str, port: int) -> None:
-    command = [ready, "-q", "-h", "127.0.0.1", "-p", str(port)]
-    for _ in range(600):
-        if subprocess.run(command, check=False).returncode == 0:
-            return
-        time.sleep(0.05)
-    raise AssertionError("PostgreSQL does not start")
