@@ -1,4 +1,4 @@
-"""The process of one fine-tuning job: ``python -m tanzim.pipeline.job FOLDER``, started by the server.
+"""The process of one fine-tuning job: ``python -m tanzim.pipeline.job FOLDER [LEASE]``, started for a server.
 
 It needs nothing of the server while it runs. Killed at any moment, the same command goes on.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 
 from tanzim.core.config import load, with_values
 from tanzim.core.errors import DataError, Interrupted, TanzimError
@@ -25,11 +27,13 @@ from tanzim.pipeline.config import Config
 from tanzim.pipeline.finetune import Finetuned, finetune
 from tanzim.pipeline.tokens import prepared, ready
 from tanzim.pipeline.workshop import CONFIG, EPOCHS, FEW, ORDER
+from tanzim.serve.jobs.lease import leased
 from tanzim.serve.jobs.process import CHECKED, EVENTS, OUTCOME, JobFolder
 
 _CHECKING = "checking"
 _SHOWN = 5  # faulty rows that an error names
 _SAMPLE = 1000  # examples that the size of a batch is measured on
+_LONG = 5.0  # seconds of waiting that clients are told of
 _PATIENT = 10  # how far the process stands back behind the server that answers people
 
 
@@ -57,11 +61,36 @@ class _Log(Reporter):
         append_line(self._path, {"kind": "message", "message": message, "time": time.time()})
 
 
-def main(folder: Path) -> int:
-    """Train as the folder says; write how it ended. Returns the exit status."""
-    JobFolder(folder).sign(os.getpid())
+def main(folder: Path, lease: float | None = None) -> int:
+    """Train as the folder says; write how it ended.
+
+    Args:
+        folder: of the job.
+        lease: seconds of the lease to hold meanwhile; None: who started this knows that it is alone, unless
+            the job was begun in a cluster.
+
+    Returns:
+        The exit status: 0 if the job has come to an end.
+
+    """
+    signal.signal(signal.SIGTERM, _leave)
     os.nice(_PATIENT)
-    log = _Log(folder / EVENTS)
+    with leased(folder, lease) as waited:
+        log = _Log(folder / EVENTS)
+        if waited > _LONG:
+            log.tell(f"Waited {waited:.0f} s, until an earlier process of the job had surely ended")
+        return _work(folder, log)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End as one who was asked to, and let go of what is held."""
+    sys.exit(1)
+
+
+def _work(folder: Path, log: _Log) -> int:
+    if (folder / OUTCOME).is_file():
+        return 0
+    JobFolder(folder).sign(os.getpid())
     try:
         config = _chosen(folder, log)
         trained = finetune(config, reporter=log)
@@ -133,4 +162,4 @@ def _faults(path: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(main(Path(sys.argv[1]).resolve(), *map(float, sys.argv[2:])))

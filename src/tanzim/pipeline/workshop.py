@@ -46,9 +46,10 @@ class Workshop:
         write_text(folder / CONFIG, text)
         write_json(folder / ORDER, {"hyperparameters": dict(order.hyperparameters)})
 
-    def command(self, folder: Path) -> list[str]:
+    def command(self, folder: Path, lease: float | None) -> list[str]:
         """Return the command that trains."""
-        return [sys.executable, "-m", "tanzim.pipeline.job", str(folder)]
+        command = [sys.executable, "-m", "tanzim.pipeline.job", str(folder)]
+        return command if lease is None else [*command, f"{lease:g}"]
 
     def _config(self, order: Order, folder: Path) -> Config:
         for key in order.settings:

@@ -20,7 +20,7 @@ from tanzim.serve.bounds import BodyBound
 from tanzim.serve.catalogue import Catalogue
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError, answer, away, no_room, refusal
-from tanzim.serve.jobs.local import LocalExecutor
+from tanzim.serve.jobs.executor import open_executor
 from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
 from tanzim.serve.observe.metrics import Measure, Metrics
@@ -61,7 +61,7 @@ def create_app(
         store.files,
         store.root / "jobs",
         workshop,
-        LocalExecutor(),
+        open_executor(config.executor),
         config.max_jobs,
         store.tidy,
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tanzim.core.config import Section
+from tanzim.serve.jobs.config import ExecutorConfig, LocalExecution
 from tanzim.serve.middleware.config import MiddlewareConfig
 
 
@@ -71,6 +72,8 @@ class ServeConfig(Section):
     """When it is told to end, the server takes no more requests and gives those under way this long (s)."""
     max_jobs: int = Field(1, ge=1)
     """Fine-tuning jobs that run at the same time."""
+    executor: ExecutorConfig = LocalExecution()
+    """Where fine-tuning jobs run."""
     max_file_mb: float = Field(512.0, gt=0)
     """Largest file a client may upload (MB)."""
     max_project_mb: float = Field(10_240.0, gt=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -31,12 +33,15 @@ class Played:
     def __init__(self) -> None:
         self.states: dict[str, State] = {}
         self.started: list[str] = []
+        self.attempts: list[int] = []
+        self.said = ""
 
     def look(self, folder: JobFolder, attempt: int) -> Seen:
-        return Seen(self.states.get(folder.path.name, State.NEW))
+        return Seen(self.states.get(folder.path.name, State.NEW), self.said)
 
     def start(self, folder: JobFolder, attempt: int, command: list[str]) -> None:
         self.started.append(folder.path.name)
+        self.attempts.append(attempt)
         self.states[folder.path.name] = State.ALIVE
 
     def stop(self, folder: JobFolder, attempt: int) -> None:
@@ -155,3 +160,89 @@ def test_a_job_is_counted_and_started_only_if_the_database_knows_it(
     supervisor.look()
     assert played.started == [job]
     assert status(store, job) == "validating_files"
+
+
+def messages(store: Store, job: str) -> list[str]:
+    rows = store.jobs.events(job, after=None, limit=1000, oldest_first=True).rows
+    return [row["message"] for row in rows]
+
+
+def test_three_deaths_without_a_checkpoint_end_a_job(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path
+) -> None:
+    job = add(store, tmp_path)
+    supervisor.look()
+    for attempt in (1, 2, 3, 4):  # the first two times it had got further
+        if attempt < 3:
+            (store.root / "jobs" / job / "runs" / "r" / "checkpoints" / f"checkpoint-{attempt}").mkdir(
+                parents=True
+            )
+        played.states[job] = State.GONE
+        supervisor.look()
+        assert status(store, job) == ("failed" if attempt == 4 else "validating_files")
+    assert played.attempts == [1, 2, 3, 4]
+    error = store.jobs.get("a", job)["error"]["message"]  # type: ignore[index]
+    assert error.startswith("the job's process died 3 times without getting further; jobs/ftjob-")
+    assert str(tmp_path) not in error
+
+
+def test_who_was_asked_to_pause_did_not_die(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path
+) -> None:
+    job = add(store, tmp_path)
+    supervisor.look()
+    for _ in range(5):
+        store.jobs.want(job, "pause", ("validating_files", "running"))
+        supervisor.look()
+        supervisor.look()
+        assert status(store, job) == "paused"
+        store.jobs.want(job, "run", ("paused",))
+        supervisor.look()
+    assert status(store, job) == "validating_files"
+    assert played.attempts == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_attempt_that_did_not_get_there_is_made_again_and_one_that_had_no_luck_followed(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path
+) -> None:
+    job = add(store, tmp_path)
+    for state in (None, State.NEW, State.NEW, State.UNBEGUN, State.UNBEGUN, State.UNBEGUN, State.UNBEGUN):
+        if state is not None:
+            played.states[job] = state
+        supervisor.look()
+        assert played.states[job] is State.ALIVE
+    assert played.attempts == [1, 1, 1, 2, 3, 4, 5]
+    assert messages(store, job).count("Validating training file") == 1
+    assert status(store, job) == "validating_files"
+
+
+def test_what_the_executor_says_is_told_when_it_changes(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path
+) -> None:
+    job = add(store, tmp_path)
+    for said in ("", "waits", "waits", "", "waits", "runs"):
+        played.said = said
+        supervisor.look()
+    assert messages(store, job)[2:] == ["waits", "waits", "runs"]
+    played.states[job], played.said = State.BARRED, "it cannot run there"
+    supervisor.look()
+    assert status(store, job) == "failed"
+    assert messages(store, job)[5:] == ["The job failed: it cannot run there"]
+
+
+@pytest.mark.slow
+def test_a_process_that_comes_after_the_cancelling_finds_the_end(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path
+) -> None:
+    job = add(store, tmp_path)
+    supervisor.look()
+    store.jobs.want(job, "cancel", ("validating_files",))
+    supervisor.look()
+    supervisor.look()
+    assert status(store, job) == "cancelled"
+    folder = store.root / "jobs" / job
+    assert (
+        subprocess.run([sys.executable, "-m", "tanzim.pipeline.job", str(folder)], check=False).returncode
+        == 0
+    )
+    assert not (folder / "pid").exists()

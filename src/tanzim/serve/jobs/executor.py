@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from tanzim.serve.jobs.config import ExecutorConfig, LocalExecution
 from tanzim.serve.jobs.process import JobFolder
 
 GRACE = 120  # seconds that a process gets to save what it has
@@ -15,11 +16,15 @@ class State(Enum):
     """What is known of one attempt at a job."""
 
     NEW = "new"
-    """It was never started."""
+    """It was never started, for all that the executor knows: it may be, under the same number."""
     ALIVE = "alive"
     """It has a process, waits for one, or may have one for all that is known now."""
     GONE = "gone"
     """Its process has ended, however it did."""
+    UNBEGUN = "unbegun"
+    """The executor has given it up before it had a process: the next may have more luck."""
+    BARRED = "barred"
+    """It can have no process there, and the next could not either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,9 @@ class Executor(Protocol):
     every attempt again when it starts.
     """
 
+    lease: float | None
+    """Seconds of the lease that a process must hold while it works; None if it needs none."""
+
     def look(self, folder: JobFolder, attempt: int) -> Seen:
         """Find out about an attempt (0: there was none). Until `release`, what is not alive stays so."""
 
@@ -54,3 +62,11 @@ class Executor(Protocol):
 
     def release(self) -> None:
         """End a round of looks."""
+
+
+def open_executor(config: ExecutorConfig) -> Executor:
+    """Return what ``serve.executor`` describes."""
+    from tanzim.serve.jobs.local import LocalExecutor
+    from tanzim.serve.jobs.ray import RayExecutor
+
+    return LocalExecutor() if isinstance(config, LocalExecution) else RayExecutor(config)

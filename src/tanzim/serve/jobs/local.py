@@ -21,6 +21,8 @@ _VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle threads sleep
 class LocalExecutor:
     """Runs each attempt in a process and session of its own; implements `Executor`."""
 
+    lease: float | None = None
+
     def __init__(self) -> None:
         self._locks: dict[Path, int] = {}
         self._children: set[int] = set()  # processes that we must take leave of when they end

@@ -78,6 +78,10 @@ class JobFolder:
         write_json(path, {"attempt": attempt, "reached": reached, "count": count})
         return int(count)
 
+    def close(self) -> None:
+        """Leave the end of a cancelled job, so that a process that comes late has nothing to do."""
+        write_json(self.path / OUTCOME, {"status": "cancelled"})
+
     def outcome(self) -> Json | None:
         """Return how the job ended; None while it has not."""
         path = self.path / OUTCOME

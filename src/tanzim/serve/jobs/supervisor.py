@@ -117,7 +117,7 @@ class Supervisor:
             running = sum(seen.state is State.ALIVE for seen in found)
             for job, folder, seen in zip(mine, folders, found, strict=True):
                 try:
-                    self._say(job["id"], seen.said)
+                    self._say(job["id"], seen)
                     if seen.state is State.ALIVE:
                         self._follow(job, folder)
                     else:
@@ -131,11 +131,11 @@ class Supervisor:
         finally:
             self._executor.release()
 
-    def _say(self, id_: str, said: str) -> None:
-        """Tell as an event what the executor says of a job, when it changes."""
-        if said and said != self._said.get(id_):
-            self._jobs.change(id_, said)
-        self._said[id_] = said
+    def _say(self, id_: str, seen: Seen) -> None:
+        """Tell as an event what the executor says of a job that may go on, when it changes."""
+        if seen.said and seen.state is not State.BARRED and seen.said != self._said.get(id_):
+            self._jobs.change(id_, seen.said)
+        self._said[id_] = seen.said
 
     def _follow(self, job: RowMapping, folder: JobFolder) -> None:
         """Take what a running job has written; stop it if that is wanted."""
@@ -151,6 +151,7 @@ class Supervisor:
         self._take(job, folder)
         outcome = folder.outcome()
         if job["wanted"] == "cancel":
+            folder.close()
             shutil.rmtree(folder.path / "runs", ignore_errors=True)
             self._jobs.change(job["id"], "The job was cancelled", status="cancelled", finished_at=_now())
         elif outcome is not None:
@@ -158,6 +159,8 @@ class Supervisor:
         elif job["wanted"] == "pause":
             if job["status"] != "paused":
                 self._jobs.change(job["id"], "The job was paused", status="paused")
+        elif seen.state is State.BARRED:
+            self._fail(job, "server_error", seen.said, None)
         elif free:
             return self._begin(job, folder, seen)
         elif job["status"] == "paused":
@@ -177,16 +180,19 @@ class Supervisor:
         except ConfigError as error:
             self._fail(job, "invalid_value", str(error), None)
             return False
-        attempt, died = job["attempts"], seen.state is State.GONE and job["status"] not in _STOPPED
-        if died and folder.count_death(attempt) >= _DEATHS:
+        last, died = job["attempts"], seen.state is State.GONE and job["status"] not in _STOPPED
+        if died and folder.count_death(last) >= _DEATHS:
             message = f"the job's process died {_DEATHS} times without getting further"
             where = f"jobs/{job['id']}/{LOG} in the server's folder has its last words"
             self._fail(job, "server_error", f"{message}; {where}", None)
             return False
-        message = "The job goes on where it stopped" if attempt else "Validating training file"
+        lost = bool(last) and seen.state is State.NEW  # what was meant to start it did not get there
+        attempt = last if lost else last + 1
+        message = "The job goes on where it stopped" if last else "Validating training file"
         status = "running" if folder.checked else "validating_files"
-        self._jobs.change(job["id"], message, status=status, attempts=attempt + 1)
-        self._executor.start(folder, attempt + 1, self._workshop.command(folder.path))
+        self._jobs.change(job["id"], None if lost else message, status=status, attempts=attempt)
+        command = self._workshop.command(folder.path, self._executor.lease)
+        self._executor.start(folder, attempt, command)
         return True
 
     def _fetch(self, file: str, path: Path) -> None:

@@ -46,5 +46,11 @@ class Workshop(Protocol):
     def furnish(self, order: Order, folder: Path) -> None:
         """Write what the command needs into ``folder``, where ``training.jsonl`` lies already."""
 
-    def command(self, folder: Path) -> list[str]:
-        """Return the command that trains; run again after an interruption, it goes on."""
+    def command(self, folder: Path, lease: float | None) -> list[str]:
+        """Return the command that trains; run again after an interruption, it goes on.
+
+        Args:
+            folder: of the job.
+            lease: seconds of the lease on the folder that it holds while it works; None: it needs none.
+
+        """

@@ -91,7 +91,8 @@ class Jobs:
     def change(self, id_: str, message: str | None = None, level: str = "info", **values: Any) -> None:  # noqa: ANN401
         """Change a job, and tell it as an event, both or neither."""
         with writing(self._engine) as connection:
-            connection.execute(update(jobs).where(jobs.c.id == id_).values(**values))
+            if values:
+                connection.execute(update(jobs).where(jobs.c.id == id_).values(**values))
             if message is not None:
                 tell(connection, id_, message, level=level)
 
