@@ -13,15 +13,16 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tanzim.adapters.folder import check_base, own_type
+from tanzim.adapters.folder import CONFIG, check_base, own_type
 from tanzim.core.errors import ModelError
+from tanzim.core.files import read_json
 from tanzim.core.records import Progress, no_progress
 from tanzim.infer.answers import score_answers
 from tanzim.infer.forward import Forward
 from tanzim.infer.grammar import Grammars
 from tanzim.infer.memory import free_memory
 from tanzim.infer.request import AnswerScore, Completion, Delta, Grammar, Request
-from tanzim.infer.residents import NoRoomError, Residents
+from tanzim.infer.residents import NoRoomError, Residents, WordlessError
 from tanzim.infer.scheduler import Scheduler
 from tanzim.infer.sequence import Sequence
 from tanzim.infer.weights import Weights
@@ -108,13 +109,19 @@ class Engine:
         Raises:
             GoneError: there is no such folder.
             TooLargeError: it is larger than the bound of memory.
+            WordlessError: it labels texts.
             ModelError: it holds no adapter for this base.
 
         """
         if not self._residents.knows(name):
             if folder.is_dir():
-                check_base(folder, self.base_hash)
+                self._check(folder)
             self._residents.know(name, folder)
+
+    def _check(self, folder: Path) -> None:
+        check_base(folder, self.base_hash)
+        if str(read_json(folder / CONFIG).get("task_type")) in ("SEQ_CLS", "TOKEN_CLS"):
+            raise WordlessError("this adapter labels texts and writes none", where=str(folder))
 
     def bound_adapters(self, memory: int | None) -> None:
         """Let the longest unused adapters go where all together take more than this.
@@ -136,6 +143,7 @@ class Engine:
         from tanzim.adapters.store import read_own
         from tanzim.infer.lowrank import read_plain
 
+        self._check(folder)
         if own_type(folder) is not None:
             self._weights.add_own(name, read_own(folder, base_hash=self.base_hash))
             return

@@ -21,6 +21,10 @@ class TooLargeError(ModelError):
     """An adapter takes more than all of them may together."""
 
 
+class WordlessError(ModelError):
+    """An adapter labels texts and writes none."""
+
+
 class NoRoomError(ModelError):
     """All loaded adapters are in use just now, and there is no room for another."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from tanzim.adapters.repository_state import Entry
 from tanzim.core.errors import RunError, TanzimError
 from tanzim.core.records import Json
-from tanzim.infer.residents import GoneError, NoRoomError, TooLargeError
+from tanzim.infer.residents import GoneError, NoRoomError, TooLargeError, WordlessError
 from tanzim.serve.backend import Backend
 from tanzim.serve.errors import ApiError
 from tanzim.serve.keeper import Keeper, Place
@@ -121,20 +121,20 @@ class Catalogue:
 
         Raises:
             ApiError: the project has no such model, or its files are gone (404); it is larger than the
-                memory for adapters (400); it cannot be loaded (500); the repository does not answer (503).
+                memory for adapters, or writes no text (400); it cannot be loaded (500); the repository does
+                not answer (503).
 
         """
-        place = self._models.get(name)
-        if place is None and (project, name) in self._loaded:
-            place = self._loaded[project, name].place
-        if place is None:
-            place = await self._tuned_place(project, name) or await self._shelf_place(name)
-        if place is None:
-            raise self._unknown(name)
         try:
-            await self._keeper.ensure(place)
+            place = self._place(project, name) or await self._tuned_place(project, name)
+            if place is not None:
+                await self._keeper.ensure(place)
+            else:
+                place = await self._shelf_place(name)
         except TanzimError as error:
             raise refusal_of(error, f"The model '{name}' cannot be asked") from error
+        if place is None:
+            raise self._unknown(name)
         return Served(place.adapter, partial(self._keeper.hold, place))
 
     async def load(self, project: str, name: str, folder: Path, *, in_place: bool = False) -> None:
@@ -206,6 +206,11 @@ class Catalogue:
         message = f"The model '{name}' does not exist. Models here: {known}, and those of your own jobs."
         return ApiError(404, message, code="model_not_found", param="model")
 
+    def _place(self, project: str, name: str) -> Place | None:
+        """Return where a model lies that is not found by looking further."""
+        loaded = self._loaded.get((project, name))
+        return self._models.get(name) or (None if loaded is None else loaded.place)
+
     async def _tuned_place(self, project: str, name: str) -> Place | None:
         """Return where a job's model lies."""
         if not name.startswith(_TUNED):
@@ -215,7 +220,7 @@ class Catalogue:
         return None if row is None else Place(name, self._root / row["adapter"])
 
     async def _shelf_place(self, name: str) -> Place | None:
-        """Return where a model of the repository lies, on this machine."""
+        """Return where a model of the repository lies on this machine; the backend knows it."""
         entry = await self._found(name)
         while entry is not None and self._shelf is not None:
             try:
@@ -259,8 +264,9 @@ def refusal_of(error: TanzimError, what: str = "The model cannot answer") -> Api
         return ApiError(503, message, code="no_room", param="model", retry_after=_SOON)
     if isinstance(error, GoneError):
         return ApiError(404, message, code="model_not_found", param="model")
-    if isinstance(error, TooLargeError):
-        return ApiError(400, message, code="model_too_large", param="model")
+    if isinstance(error, TooLargeError | WordlessError):
+        code = "model_too_large" if isinstance(error, TooLargeError) else "model_not_available"
+        return ApiError(400, message, code=code, param="model")
     return ApiError(500, message)
 
 
