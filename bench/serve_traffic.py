@@ -371,8 +371,8 @@ def _piece(event: Json) -> str:
 
 
 def moments(count: int, seconds: float, draw: random.Random) -> list[float]:
-    """Return when requests come: more of them in the middle of the day, and three bursts of a few seconds."""
-    bursts = [draw.uniform(0.1, 0.9) for _ in range(3)]
+    """Return when requests come: more of them in the middle of the day, and four bursts of a few seconds."""
+    bursts = [0.15, *(draw.uniform(0.3, 0.95) for _ in range(3))]  # the first while the server warms up
 
     def one() -> float:
         if draw.random() < 0.15:

@@ -20,7 +20,7 @@ from tanzim.serve.store.store import Store, open_store
 
 pytestmark = pytest.mark.slow
 
-HYPER = {"n_epochs": 12, "batch_size": 20, "learning_rate_multiplier": 25.0}
+HYPER = {"n_epochs": 8, "batch_size": 20, "learning_rate_multiplier": 25.0}
 JOB = {
     "method": {"type": "supervised", "supervised": {"hyperparameters": HYPER}},
     "seed": 5,
@@ -86,7 +86,7 @@ async def work(server: Served, postgres: Server | None, store: Store, journal: J
     cancelled = await trainer.create(model, file, JOB)
     alike = [] if first is None else [first]
     busy.append(asyncio.create_task(keep_training(trainer, model, file, alike, stop)))
-    kinds = {"server": 3, "worker": 2}
+    kinds = {"server": 2, "worker": 2}
     if postgres is not None:
         kinds = {"server": 1, "worker": 1, "postgres": 2, "backend": 1}
     killer = Killer(server, postgres, steps_on_disk(server), draw)

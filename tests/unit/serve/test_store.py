@@ -267,6 +267,21 @@ def test_a_backup_restores_into_another_kind_of_store(store: Store, tmp_path: Pa
             restore(new, tmp_path / "all.tar")
 
 
+def test_a_file_deleted_while_the_backup_is_made_is_not_half_restored(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"rows")
+    first, second = (store.files.add("a", "f", "fine-tune", tmp_path / "f")["id"] for _ in range(2))
+
+    def delete(done: float, *_: object) -> None:
+        if done == 1:
+            store.files.delete("a", second)
+
+    backup(store, tmp_path / "all.tar", progress=delete)
+    with closing(open_store(ServeConfig(folder=str(tmp_path / "new")))) as new:
+        assert restore(new, tmp_path / "all.tar")["files"] == 1
+        assert read(new, first) == b"rows"
+        assert new.files.get("a", second) is None
+
+
 @pytest.mark.parametrize("content", [b"", b"not a tar", b"\0" * 10_240])
 def test_what_is_no_backup_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad").write_bytes(content)

@@ -25,7 +25,7 @@ from tanzim.serve.store.database import writing
 from tanzim.serve.store.files import blob_key
 from tanzim.serve.store.jobs import UNFINISHED
 from tanzim.serve.store.store import Store
-from tanzim.serve.store.tables import events, jobs, metadata, parts, uploads
+from tanzim.serve.store.tables import events, files, jobs, metadata, parts, uploads
 
 FORMAT = 1
 _HEAD = "backup.json"
@@ -129,7 +129,7 @@ def _fill(store: Store, archive: tarfile.TarFile, progress: Progress) -> Json:
     head = json.loads(_content(archive, _HEAD).read())
     if head["format"] != FORMAT:
         raise DataError(f"the backup has format {head['format']}; this version reads {FORMAT}")
-    members = archive.getmembers()
+    members, kept = archive.getmembers(), set()
     for number, member in enumerate(members):
         place = PurePosixPath(member.name)
         if place.parts[0] == "files" and member.isfile():
@@ -137,6 +137,7 @@ def _fill(store: Store, archive: tarfile.TarFile, progress: Progress) -> Json:
                 shutil.copyfileobj(_content(archive, member.name), copy, 1 << 20)
                 copy.flush()
                 store.files.put(place.name, Path(copy.name))
+                kept.add(place.name)
         elif place.parts[0] == "root":
             archive.extract(member, store.root / "restored", filter="data")
         progress(number + 1, len(members), "parts")
@@ -146,10 +147,13 @@ def _fill(store: Store, archive: tarfile.TarFile, progress: Progress) -> Json:
     with writing(store.database) as connection:
         for table in _TABLES:
             lines = _content(archive, f"tables/{table.name}.jsonl").read().splitlines()
-            if lines:
-                connection.execute(insert(table), [json.loads(line) for line in lines])
+            rows = [json.loads(line) for line in lines]
+            if table is files:  # one that was deleted while the backup was made is not in it
+                rows = [row for row in rows if row["id"] in kept]
+            if rows:
+                connection.execute(insert(table), rows)
         _begin_anew(connection)
-    counts: Json = head["rows"]
+    counts: Json = head["rows"] | {"files": len(kept)}
     return counts
 
 
