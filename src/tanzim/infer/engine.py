@@ -75,6 +75,11 @@ class Engine:
         return kept + tuple(name for name in self._residents.names if name not in kept)
 
     @property
+    def resident(self) -> int:
+        """How many adapters lie in memory."""
+        return len(self._weights.adapters)
+
+    @property
     def context_length(self) -> int | None:
         """The most tokens, prompt and answer together, that the model was made for."""
         return self._forward.context_length

@@ -100,8 +100,10 @@ class Answer(Reply):
 
     def _reason(self, index: int, delta: Delta) -> str | None:
         calls = self._calls[index]
-        called = calls is not None and calls.count and delta.finish_reason == "stop"
-        return "tool_calls" if called else delta.finish_reason
+        if calls is not None and calls.count and delta.finish_reason == "stop":
+            self._ends[index] = "tool_calls"
+            return "tool_calls"
+        return delta.finish_reason
 
     def closing(self) -> list[Json]:
         """Return the chunk that reports the usage, where asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,8 +24,11 @@ from tanzim.serve.errors import ApiError, answer, away, no_room, refusal
 from tanzim.serve.jobs.executor import open_executor
 from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
+from tanzim.serve.observe.afterwards import Afterwards
 from tanzim.serve.observe.metrics import Measure, Metrics
 from tanzim.serve.observe.requests import RequestLog
+from tanzim.serve.observe.seen import seen
+from tanzim.serve.observe.traces import Trace, Traces
 from tanzim.serve.routes import chat, completions, embeddings, files, jobs, lora, models, responses, uploads
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
@@ -66,8 +70,15 @@ def create_app(
         store.tidy,
     )
 
+    metrics = Metrics(lambda: {**_jobs(store), **backend.now})
+    afterwards = Afterwards()
+    log = RequestLog(config.request_log, store.root, afterwards, metrics.lost.labels("request_log").inc)
+    lost = metrics.lost.labels("traces").inc
+    traces = None if config.traces is None else Traces(config.traces, afterwards, lost)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        afterwards.start()
         backend.start()
         supervisor.start()
         yield
@@ -75,29 +86,42 @@ def create_app(
         backend.stop()
         if shelf is not None:
             shelf.close()
+        await asyncio.to_thread(afterwards.stop)
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
         store.close()
 
     app = FastAPI(title="Tanzim", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    metrics = Metrics(lambda: {"jobs": store.jobs.counts(), "requests_running": service.running()})
     app.state.gate = Gate(store.keys, Limits(), required=needs_key(config))
     app.add_middleware(Audit, trail=store.trail)
     app.add_middleware(Measure, metrics=metrics)
     app.add_middleware(BodyBound, most=config.max_body_mb, uploads=config.max_file_mb)
+    if traces is not None:
+        app.add_middleware(Trace, traces=traces)
     _add_errors(app)
-    context = Context(service, store, workshop, config, metrics, RequestLog(config.request_log, store.root))
+    context = Context(service, store, workshop, config, metrics, log)
     for family in (models, chat, completions, responses, embeddings, files, uploads, jobs, lora):
         family.add(app, context)
     return app
 
 
+def _jobs(store: Store) -> dict[str, dict[str, float]]:
+    """Return how many jobs there are of each status; nothing while the database is away."""
+    try:
+        return {"jobs": store.jobs.counts()}
+    except AWAY:
+        return {}
+
+
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
-    async def api(_: Request, error: ApiError) -> JSONResponse:
+    async def api(request: Request, error: ApiError) -> JSONResponse:
+        seen(request).fault = error.code
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(refusal(error.errors(), error.body))
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return await api(request, refusal(error.errors(), error.body))
 
     @app.exception_handler(UnicodeEncodeError)
     async def half(_: Request, error: UnicodeEncodeError) -> JSONResponse:

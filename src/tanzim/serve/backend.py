@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tanzim.infer.request import Delta, Request
+from tanzim.infer.request import Delta, Request, Times
 
 
 class Backend(Protocol):
@@ -38,8 +38,16 @@ class Backend(Protocol):
     def stop(self) -> None:
         """End; requests under way end with an error."""
 
-    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+    @property
+    def now(self) -> dict[str, dict[str, float]]:
+        """What can be counted at any moment, for the metrics: name → of what → number."""
+
+    def stream(self, request: Request, times: Times | None = None) -> AsyncGenerator[Delta, None]:
         """Yield a request's answer piece by piece; closing the iterator cancels it.
+
+        Args:
+            request: what is asked.
+            times: filled in as the request goes its way, as far as that is known here.
 
         Raises:
             TanzimError: the adapter is unknown, the prompt leaves no room in the context, or the

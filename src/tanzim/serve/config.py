@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tanzim.core.config import Section
 from tanzim.serve.jobs.config import ExecutorConfig, LocalExecution
@@ -29,6 +30,25 @@ class RequestLogConfig(Section):
     """Whether prompts and answers are in it; redacted hides personal data (the extra screen)."""
     days: int = Field(30, ge=1)
     """After which a day's file is deleted."""
+
+
+class TracesConfig(Section):
+    """OpenTelemetry's spans of requests and jobs, sent to a collector over OTLP/HTTP."""
+
+    endpoint: str
+    """The collector, such as http://127.0.0.1:4318; its key in OTEL_EXPORTER_OTLP_HEADERS."""
+    texts: Literal["none", "redacted", "whole"] = "none"
+    """Whether prompts and answers are in them; redacted hides personal data (the extra screen)."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        found = urlsplit(value)
+        if found.scheme not in ("http", "https") or not found.hostname:
+            raise ValueError("an endpoint begins with http:// or https:// and names a host")
+        if found.username or found.password or found.query:
+            raise ValueError("secrets do not belong into an endpoint: set OTEL_EXPORTER_OTLP_HEADERS")
+        return value
 
 
 class ServeConfig(Section):
@@ -68,6 +88,8 @@ class ServeConfig(Section):
     """What each prompt passes before generation, first to last, and each answer before delivery, and back."""
     request_log: RequestLogConfig = RequestLogConfig()
     """What is written down of each answer."""
+    traces: TracesConfig | None = None
+    """Where spans are sent (the extra traces); unset sends none."""
     drain_seconds: float = Field(30.0, ge=0)
     """When it is told to end, the server takes no more requests and gives those under way this long (s)."""
     max_jobs: int = Field(1, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -45,7 +45,7 @@ async def whole(backend: Backend, prepared: Prepared) -> Json:
     return prepared.answer.whole(choices)
 
 
-async def events(backend: Backend, prepared: Prepared) -> AsyncIterator[str]:
+async def events(backend: Backend, prepared: Prepared) -> AsyncGenerator[str, None]:
     """Yield the answer as server-sent events."""
     answer = prepared.answer
     try:
@@ -66,7 +66,7 @@ async def events(backend: Backend, prepared: Prepared) -> AsyncIterator[str]:
 async def _interleaved(backend: Backend, prepared: Prepared) -> AsyncGenerator[tuple[int, infer.Delta], None]:
     """Yield the deltas of all choices as they come, with the number of the choice."""
     streams = [
-        _guarded(backend, request, passing, prepared.served)
+        _guarded(backend, request, prepared.answer.awaited(), passing, prepared.served)
         for request, passing in zip(prepared.requests, prepared.passings, strict=True)
     ]
     waiting = {asyncio.ensure_future(anext(stream)): i for i, stream in enumerate(streams)}
@@ -76,10 +76,13 @@ async def _interleaved(backend: Backend, prepared: Prepared) -> AsyncGenerator[t
             for task in done:
                 index = waiting.pop(task)
                 delta = task.result()
-                prepared.answer.note(delta)
+                prepared.answer.note(index, delta)
                 yield index, delta
                 if delta.finish_reason is None:
                     waiting[asyncio.ensure_future(anext(streams[index]))] = index
+    except TanzimError as error:
+        prepared.answer.fault_name = type(error).__name__
+        raise
     finally:
         for task in waiting:
             task.cancel()
@@ -89,10 +92,10 @@ async def _interleaved(backend: Backend, prepared: Prepared) -> AsyncGenerator[t
 
 
 async def _guarded(
-    backend: Backend, request: infer.Request, passing: Passing | None, served: Served
+    backend: Backend, request: infer.Request, times: infer.Times, passing: Passing | None, served: Served
 ) -> AsyncGenerator[infer.Delta, None]:
     """Yield an answer as the middleware lets it out."""
-    async with served.held(), aclosing(backend.stream(request)) as deltas:
+    async with served.held(), aclosing(backend.stream(request, times)) as deltas:
         async for delta in deltas:
             if passing is None:
                 yield delta

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from tanzim.core.records import Json
-from tanzim.infer.request import Delta
+from tanzim.infer.request import Delta, Times
 from tanzim.serve.errors import ApiError
 
 
@@ -23,6 +23,8 @@ class Tally:
 
     Attributes:
         first_text: when the first text came, as `time.perf_counter` has it; None before.
+        times: of each choice, how it got on.
+        fault_name: of the error that ended it; None where none did.
 
     """
 
@@ -33,23 +35,38 @@ class Tally:
         self.prompt_tokens = prompt_tokens
         self.answer_tokens = 0
         self.first_text: float | None = None
-        self._texts: list[str] = []
+        self.fault_name: str | None = None
+        self.times: list[Times] = []
+        self._texts: dict[int, list[str]] = {}
+        self._ends: dict[int, str] = {}
 
     @property
-    def text(self) -> str:
-        """What was said so far, by all choices."""
-        return "".join(self._texts)
+    def texts(self) -> list[str]:
+        """What each choice has said so far."""
+        return ["".join(self._texts.get(index, ())) for index in range(len(self.times))]
+
+    @property
+    def ends(self) -> list[str]:
+        """Why each choice has ended, as the client was told; an empty text for one that has not."""
+        return [self._ends.get(index, "") for index in range(len(self.times))]
 
     @property
     def tokens(self) -> int:
         """Tokens so far, of the prompts and of all choices."""
         return self.prompt_tokens + self.answer_tokens
 
-    def note(self, delta: Delta) -> None:
-        """Take note of a delta on its way to the client."""
+    def awaited(self) -> Times:
+        """Begin to wait for one more choice; return where its times are kept."""
+        self.times.append(Times(time.perf_counter()))
+        return self.times[-1]
+
+    def note(self, index: int, delta: Delta) -> None:
+        """Take note of a choice's delta on its way to the client."""
         self.answer_tokens += len(delta.ids)
+        if delta.finish_reason is not None:
+            self._ends[index] = delta.finish_reason
         if delta.text:
-            self._texts.append(delta.text)
+            self._texts.setdefault(index, []).append(delta.text)
             if self.first_text is None:
                 self.first_text = time.perf_counter()
 

@@ -77,10 +77,6 @@ class Service:
         self.pieces = Pieces(backend.tokenizer)
         self._rendering = asyncio.Lock()
 
-    def running(self) -> dict[str, float]:
-        """Return how many answers are under way."""
-        return {"answers": float(self.backend.running)}
-
     async def passed(self, messages: list[Message], caller: Caller) -> Sequence[Message]:
         """Let the middleware see the prompt; return it as the model shall see it.
 

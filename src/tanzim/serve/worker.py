@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tanzim.core.errors import TanzimError
 from tanzim.infer.embed import embed, in_batches
 from tanzim.infer.engine import Engine
-from tanzim.infer.request import Delta, Request
+from tanzim.infer.request import Delta, Request, Times
 from tanzim.infer.sequence import Sequence
 
 Event = Delta | TanzimError
@@ -79,7 +79,18 @@ class Worker:
         """Whether the thread is running."""
         return self._thread.is_alive()
 
-    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+    @property
+    def now(self) -> dict[str, dict[str, float]]:
+        """What can be counted at any moment, for the metrics: name → of what → number."""
+        counted = {
+            "requests_running": {"answers": float(self.running)},
+            "requests_waiting": {"answers": float(self._scheduler.waiting)},
+            "adapters": {"known": float(len(self._engine.adapters)), "loaded": float(self._engine.resident)},
+        }
+        use = self._scheduler.cache_use
+        return counted if use is None else counted | {"cache_tokens": {"held": use[0], "room": use[1]}}
+
+    async def stream(self, request: Request, times: Times | None = None) -> AsyncGenerator[Delta, None]:
         """Yield a request's answer piece by piece; closing the iterator cancels it.
 
         Raises:
@@ -88,6 +99,7 @@ class Worker:
 
         """
         sequence = self._engine.sequence(request)
+        sequence.times = times or sequence.times
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
 

@@ -13,7 +13,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tanzim.serve.reply import Tally
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -44,10 +47,52 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self.waited = Histogram(
+            "tanzim_queue_seconds",
+            "Time until a prompt began to be computed.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.each_token = Histogram(
+            "tanzim_time_per_output_token_seconds",
+            "Time between two tokens of an answer, on the average of the answer.",
+            ["model"],
+            buckets=_TOKEN_SECONDS,
+            registry=self._registry,
+        )
         self.tokens = Counter(
-            "tanzim_tokens", "Tokens of prompts and answers.", ["model", "kind"], registry=self._registry
+            "tanzim_tokens",
+            "Tokens of prompts (cached: those of them that were known from others) and answers.",
+            ["model", "kind"],
+            registry=self._registry,
+        )
+        self.lost = Counter(
+            "tanzim_lost", "Lines of the request log and spans not kept.", ["what"], registry=self._registry
         )
         self._registry.register(_Now(now))
+
+    def count(self, answer: Tally, start: float) -> None:
+        """Count an answer that has ended.
+
+        Args:
+            answer: what it came to.
+            start: when it was begun, as `time.perf_counter` has it.
+
+        """
+        model = answer.model
+        if answer.first_text is not None:
+            self.first_token.labels(model).observe(answer.first_text - start)
+        for times in answer.times:
+            if times.begun:
+                self.waited.labels(model).observe(times.begun - times.asked)
+            if times.tokens > 1:
+                self.each_token.labels(model).observe((times.last - times.first) / (times.tokens - 1))
+        known = sum(times.known for times in answer.times)
+        for kind, count in (
+            ("prompt", answer.prompt_tokens), ("cached", known), ("answer", answer.answer_tokens),
+        ):  # fmt: skip
+            self.tokens.labels(model, kind).inc(count)
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""

@@ -10,6 +10,7 @@ from tanzim.serve.access.roles import Caller
 from tanzim.serve.answer import Answer
 from tanzim.serve.flow import Prepared
 from tanzim.serve.observe.requests import said
+from tanzim.serve.observe.seen import seen
 from tanzim.serve.routes.context import Context
 from tanzim.serve.routes.respond import respond
 from tanzim.serve.schema import ChatRequest
@@ -22,6 +23,7 @@ def add(app: FastAPI, context: Context) -> None:
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(asked: ChatRequest, request: Request, caller: Asks) -> JSONResponse | StreamingResponse:
+        seen(request).model = asked.model
         prepared = await prepare(service, caller, asked)
         return await respond(context, request, caller, prepared, stream=bool(asked.stream))
 

@@ -12,6 +12,7 @@ from tanzim.serve.access.roles import Caller
 from tanzim.serve.flow import Prepared
 from tanzim.serve.middleware.seam import Passing
 from tanzim.serve.observe.requests import said
+from tanzim.serve.observe.seen import seen
 from tanzim.serve.routes.completions_answer import TextAnswer
 from tanzim.serve.routes.completions_schema import LONGEST, CompletionRequest
 from tanzim.serve.routes.context import Context
@@ -27,6 +28,7 @@ def add(app: FastAPI, context: Context) -> None:
     async def complete(
         asked: CompletionRequest, request: Request, caller: Asks
     ) -> JSONResponse | StreamingResponse:
+        seen(request).model = asked.model
         prepared = await _prepare(service, caller, asked)
         return await respond(context, request, caller, prepared, stream=bool(asked.stream))
 

@@ -10,6 +10,7 @@ from tanzim.serve.access.gate import Asks
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.errors import ApiError
 from tanzim.serve.observe.requests import said
+from tanzim.serve.observe.seen import seen
 from tanzim.serve.reply import Tally
 from tanzim.serve.routes.context import Context
 from tanzim.serve.routes.embeddings_schema import EmbeddingRequest, embeddings_object
@@ -25,6 +26,7 @@ def add(app: FastAPI, context: Context) -> None:
 
     @app.post("/v1/embeddings")
     async def embed(asked: EmbeddingRequest, request: Request, caller: Asks) -> JSONResponse:
+        seen(request).model = asked.model
         served = await service.catalogue.find(caller.project, asked.model)
         rows, texts = await _encoded(service, caller, asked)
         tally = Tally("embd", asked.model, sum(map(len, rows)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from tanzim.core.errors import TanzimError
 from tanzim.core.records import Json
@@ -18,6 +19,7 @@ from tanzim.serve.access.roles import Caller
 from tanzim.serve.catalogue import refusal_of
 from tanzim.serve.errors import ApiError
 from tanzim.serve.flow import Prepared, events, whole
+from tanzim.serve.observe.seen import seen
 from tanzim.serve.reply import Tally
 from tanzim.serve.routes.context import Context
 
@@ -27,20 +29,33 @@ async def respond(
 ) -> JSONResponse | StreamingResponse:
     """Answer a prepared request."""
     backend = context.service.backend
+    seen(request).generation = prepared.requests[0]
     if stream:
-        counted = _counted(events(backend, prepared), context, request, caller, prepared)
-        return StreamingResponse(counted, media_type="text/event-stream")
+        return _Events(_counted(events(backend, prepared), context, request, caller, prepared))
     with accounted(context, request, caller, prepared.answer, prepared.said, streamed=False):
         return JSONResponse(await unless_gone(request, whole(backend, prepared)))
 
 
+class _Events(StreamingResponse):
+    """A stream of events, closed with its response, wherever a client that leaves finds it."""
+
+    def __init__(self, events: AsyncGenerator[str, None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._events):
+            await super().__call__(scope, receive, send)
+
+
 async def _counted(
-    parts: AsyncIterator[str], context: Context, request: Request, caller: Caller, prepared: Prepared
-) -> AsyncIterator[str]:
+    parts: AsyncGenerator[str, None], context: Context, request: Request, caller: Caller, prepared: Prepared
+) -> AsyncGenerator[str, None]:
     """Pass events on, and account for them in the end, also when the client has left."""
     with accounted(context, request, caller, prepared.answer, prepared.said, streamed=True):
-        async for part in parts:
-            yield part
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
 
 
 @contextmanager
@@ -49,15 +64,14 @@ def accounted(
 ) -> Iterator[None]:
     """Charge, count and log an answer when the block ends, however it ends."""
     start = time.perf_counter()
+    known = seen(request)
+    known.caller, known.answer, known.said, known.streamed = caller, answer, said, streamed
     try:
         yield
     finally:
         gate: Gate = request.app.state.gate
         gate.limits.charge(caller, answer.tokens)
-        if answer.first_text is not None:
-            context.metrics.first_token.labels(answer.model).observe(answer.first_text - start)
-        context.metrics.tokens.labels(answer.model, "prompt").inc(answer.prompt_tokens)
-        context.metrics.tokens.labels(answer.model, "answer").inc(answer.answer_tokens)
+        context.metrics.count(answer, start)
         line = {
             "id": answer.id,
             "project": caller.project,
@@ -68,7 +82,7 @@ def accounted(
             "seconds": round(time.perf_counter() - start, 3),
             "streamed": streamed,
         }
-        context.log.add(line, said, answer.text)
+        context.log.add(line, said, "\n".join(answer.texts))
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Json]) -> Json:

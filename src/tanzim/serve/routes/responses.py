@@ -9,6 +9,7 @@ from tanzim.serve.access.gate import Asks
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.flow import Prepared
 from tanzim.serve.observe.requests import said
+from tanzim.serve.observe.seen import seen
 from tanzim.serve.routes.context import Context
 from tanzim.serve.routes.respond import respond
 from tanzim.serve.routes.responses_answer import ResponseAnswer
@@ -24,6 +25,7 @@ def add(app: FastAPI, context: Context) -> None:
     async def answer(
         asked: ResponseRequest, request: Request, caller: Asks
     ) -> JSONResponse | StreamingResponse:
+        seen(request).model = asked.model
         prepared = await _prepare(service, caller, asked)
         return await respond(context, request, caller, prepared, stream=bool(asked.stream))
 
