@@ -62,7 +62,7 @@ class Engine:
         self._weights = Weights(model)
         self._forward = Forward(self._weights.bare)
         head = self._weights.bare.get_output_embeddings()  # type: ignore[no-untyped-call]
-        rows = len(tokenizer) if head is None else head.weight.shape[0]
+        rows = len(tokenizer) if head is None else head.out_features
         self._grammars = Grammars(tokenizer, rows, stop_ids)
         self._residents = Residents(self._load, self._weights.drop, self._weights.adapters)
         self._lean: tuple[tuple[int, int], LeanModel | None] | None = None
@@ -146,8 +146,9 @@ class Engine:
     def _load(self, name: str, folder: Path) -> None:
         from tanzim.adapters.lifted import lift_adapter
         from tanzim.adapters.store import read_own
-        from tanzim.infer.lowrank import read_plain
+        from tanzim.infer.lowrank import check_integers, read_plain
 
+        check_integers(self._weights.bare, folder)
         self._check(folder)
         if own_type(folder) is not None:
             self._weights.add_own(name, read_own(folder, base_hash=self.base_hash))

@@ -208,47 +208,29 @@ def _vector_parts() -> tuple[Any, Any]:
 
     LLVM does not find them by itself: it unrolls loops of a page's length before it looks for vectors.
     """
-    from llvmlite import ir  # type: ignore[import-untyped]
-    from numba.core import cgutils, types
+    from numba.core import types
     from numba.extending import intrinsic
 
-    vector = ir.VectorType(ir.FloatType(), PAGE)
+    from tanzim.infer import vectors
+
     four = 4  # accumulators: a chain of one would wait for each sum
-
-    def pointer(context: Any, builder: Any, type_: Any, value: Any) -> Any:  # noqa: ANN401
-        return context.make_array(type_)(context, builder, value).data
-
-    def at(builder: Any, start: Any, index: Any) -> Any:  # noqa: ANN401
-        place = builder.gep(start, [index])
-        return builder.bitcast(place, vector.as_pointer())
-
-    def splat(builder: Any, number: Any) -> Any:  # noqa: ANN401
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), PAGE), [0] * PAGE)
-        return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
-
-    def product(builder: Any, sum_: Any, number: Any, line: Any) -> Any:  # noqa: ANN401
-        fused = ["contract"]  # one rounding where the processor can
-        return builder.fadd(builder.fmul(splat(builder, number), line, flags=fused), sum_, flags=fused)
 
     @intrinsic
     def scores(typing: Any, q_C: Any, key_CT: Any, score_T: Any, size: Any) -> Any:  # noqa: ANN401
         def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:  # noqa: ANN401
-            q, key, out = (pointer(context, builder, signature.args[i], given[i]) for i in range(3))
-            sums = [
-                cgutils.alloca_once_value(builder, ir.Constant(vector, None))  # type: ignore[no-untyped-call]
-                for _ in range(four)
-            ]
-            index_type = given[3].type
-            with cgutils.for_range_slice(builder, index_type(0), given[3], index_type(four)) as (c, _):
-                for lane in range(four):
-                    here = builder.add(c, index_type(lane))
-                    number = builder.load(builder.gep(q, [here]))
-                    line = builder.load(at(builder, key, builder.mul(here, index_type(PAGE))), align=4)
-                    builder.store(product(builder, builder.load(sums[lane]), number, line), sums[lane])
-            a, b, c_, d = (builder.load(sum_) for sum_ in sums)
-            whole = builder.fadd(builder.fadd(a, b), builder.fadd(c_, d))
-            builder.store(whole, builder.bitcast(out, vector.as_pointer()), align=4)
+            q, key, out = (
+                vectors.array(context, builder, signature.args[i], given[i]).data for i in range(3)
+            )
+            sums = [vectors.zeros(builder) for _ in range(four)]
+            index = given[3].type
+            with vectors.loop(builder, index(0), given[3], four) as (c, _):
+                for sum_, lane in zip(sums, range(four), strict=True):
+                    here = builder.add(c, index(lane))
+                    number = vectors.splat(builder, builder.load(builder.gep(q, [here])))
+                    line = vectors.load(builder, key, builder.mul(here, index(PAGE)))
+                    builder.store(vectors.fused(builder, number, line, builder.load(sum_)), sum_)
+            whole = vectors.total(builder, [builder.load(sum_) for sum_ in sums])
+            vectors.store(builder, whole, out, index(0))
             return context.get_dummy_value()
 
         return types.void(q_C, key_CT, score_T, size), generate
@@ -256,19 +238,17 @@ def _vector_parts() -> tuple[Any, Any]:
     @intrinsic
     def mix(typing: Any, weight_T: Any, value_TC: Any, out_C: Any, size: Any) -> Any:  # noqa: ANN401
         def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:  # noqa: ANN401
-            weight, value, out = (pointer(context, builder, signature.args[i], given[i]) for i in range(3))
-            index_type = given[3].type
-            with cgutils.for_range_slice(builder, index_type(0), given[3], index_type(PAGE)) as (c, _):
-                place = at(builder, out, c)
-                sums = [builder.load(place, align=4), *[ir.Constant(vector, None)] * (four - 1)]
+            weight, value, out = (
+                vectors.array(context, builder, signature.args[i], given[i]).data for i in range(3)
+            )
+            index = given[3].type
+            with vectors.loop(builder, index(0), given[3], PAGE) as (c, _):
+                sums = [vectors.load(builder, out, c), *[vectors.nothing()] * (four - 1)]
                 for t in range(PAGE):
-                    number = builder.load(builder.gep(weight, [index_type(t)]))
-                    where = builder.add(builder.mul(given[3], index_type(t)), c)
-                    line = builder.load(at(builder, value, where), align=4)
-                    sums[t % four] = product(builder, sums[t % four], number, line)
-                a, b, c_, d = sums
-                whole = builder.fadd(builder.fadd(a, b), builder.fadd(c_, d))
-                builder.store(whole, place, align=4)
+                    number = vectors.splat(builder, builder.load(builder.gep(weight, [index(t)])))
+                    line = vectors.load(builder, value, builder.add(builder.mul(given[3], index(t)), c))
+                    sums[t % four] = vectors.fused(builder, number, line, sums[t % four])
+                vectors.store(builder, vectors.total(builder, sums), out, c)
             return context.get_dummy_value()
 
         return types.void(weight_T, value_TC, out_C, size), generate

@@ -10,7 +10,7 @@ V vocabulary, I inputs and O outputs of a product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,52 +22,20 @@ from tanzim.adapters import rows
 from tanzim.infer.kernels import PAGE
 from tanzim.infer.mixed import Mix
 from tanzim.infer.paged_cache import Chunk, PagedCache, Pass, pages_of
-from tanzim.models.kernels import matmul
+from tanzim.infer.products import AnyProduct, product_of, unjoinable
+from tanzim.models.integers import IntLinear, device_of, precision
 
 KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 STATIC_ROTARY = ("default", "linear", "llama3", "yarn")
 TOLERANCE = 1e-4  # of the largest logit
-PACKED_ROWS = 16  # tokens for which oneDNN chooses a matrix's layout
-
-
-class Product:
-    """x · Wᵀ + bias for several linear layers that read the same x.
-
-    Args:
-        linears: their outputs stand side by side.
-        packed: keep a copy of the weights in oneDNN's layout, else in one matrix.
-
-    """
-
-    def __init__(self, linears: Sequence[nn.Linear], *, packed: bool) -> None:
-        joined = len(linears) > 1
-        weight_OI = torch.cat([x.weight.detach() for x in linears]) if joined else linears[0].weight.detach()
-        self.bias_O = None
-        if any(linear.bias is not None for linear in linears):
-            self.bias_O = torch.cat(
-                [x.weight.new_zeros(x.out_features) if x.bias is None else x.bias.detach() for x in linears]
-            )
-        self._packed = packed
-        self._weight: Tensor = (
-            torch.ops.mkldnn._reorder_linear_weight(weight_OI, PACKED_ROWS) if packed else weight_OI
-        )
-
-    def __call__(self, x_NI: Tensor) -> Tensor:
-        """Return [N, O]."""
-        if self._packed:
-            result_NO: Tensor = torch.ops.mkldnn._linear_pointwise(
-                x_NI, self._weight, self.bias_O, "none", [], ""
-            )
-            return result_NO
-        return functional.linear(x_NI, self._weight, self.bias_O)
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    qkv: Product
-    out: Product
-    gate_up: Product
-    down: Product
+    qkv: AnyProduct
+    out: AnyProduct
+    gate_up: AnyProduct
+    down: AnyProduct
     norms: tuple[tuple[Tensor, float], tuple[Tensor, float]]
     head_norms: tuple[tuple[Tensor, float], tuple[Tensor, float]] | None
     # Paths of the layers behind each product, and where their outputs begin.
@@ -86,17 +54,16 @@ class LeanModel:
     def __init__(self, model: Any, mix: Mix) -> None:  # noqa: ANN401 - a causal language model
         self.config = model.config
         self._model, self._mix = model, mix
-        self.dtype, self.device = model.lm_head.weight.dtype, model.device
-        packed = self.device.type == "cpu" and self.dtype == torch.float32 and matmul.register()
+        self.dtype, self.device = precision(model.lm_head), model.device
         decoder = model.model
-        self._layers = [_read(layer, f"model.layers.{i}", packed) for i, layer in enumerate(decoder.layers)]
+        self._layers = [_read(layer, f"model.layers.{i}") for i, layer in enumerate(decoder.layers)]
         attention = decoder.layers[0].self_attn
         first = attention.q_proj.out_features // attention.head_dim
         self.heads = first, attention.k_proj.out_features // attention.head_dim, attention.head_dim
         self._scale = attention.scaling
         self._norm = _norm(decoder.norm)
-        self._embedding = decoder.embed_tokens.weight.detach()
-        self._head = Product([model.lm_head], packed=packed)
+        self._embedding = decoder.embed_tokens
+        self._head = product_of([model.lm_head])
         self._cosine_LC, self._sine_LC = self._rotations(1024)
 
     def cache(self, tokens: int) -> PagedCache:
@@ -123,7 +90,7 @@ class LeanModel:
             self._cosine_LC, self._sine_LC = self._rotations(2 * longest)
         count = step.ids_N.shape[0]
         ids_N = functional.pad(step.ids_N, (0, filled(count) - count))
-        hidden_ND = functional.embedding(ids_N, self._embedding)
+        hidden_ND: Tensor = self._embedding(ids_N)
         for number, layer in enumerate(self._layers):
             normed_ND = _normalised(hidden_ND, *layer.norms[0])
             qkv_NO = self._product(layer.qkv, layer.paths[0], normed_ND, count)
@@ -141,7 +108,7 @@ class LeanModel:
         return self._head(_normalised(wanted_WD, *self._norm))[:wanted]
 
     def _product(
-        self, product: Product, paths: tuple[tuple[str, int], ...], x_NI: Tensor, count: int
+        self, product: AnyProduct, paths: tuple[tuple[str, int], ...], x_NI: Tensor, count: int
     ) -> Tensor:
         y_NO = product(x_NI)
         if self._mix.plan.groups:
@@ -182,15 +149,20 @@ def unfit(model: Any) -> str | None:  # noqa: ANN401 - any transformers model
     kinds = getattr(config, "layer_types", None)
     windowed = getattr(config, "sliding_window", None) if kinds is None else {*kinds} != {"full_attention"}
     rotary = getattr(model.model.rotary_emb, "rope_type", "default")
-    linears = [*_linears(model), model.lm_head]
-    plain = all(type(linear) is nn.Linear for linear in linears)
-    held = {(linear.weight.dtype, linear.weight.device) for linear in linears} if plain else set()
+    groups = [group for layer in model.model.layers for group in _groups(layer)]
+    linears = [*itertools.chain(*groups), model.lm_head]
+    plain = {type(linear) for linear in linears} in ({nn.Linear}, {IntLinear})
+    held = {(precision(linear), device_of(linear)) for linear in linears} if plain else set()
     reasons = (
         (config.hidden_act != "silu", f"its activation is {config.hidden_act}"),
         (bool(windowed), "its attention has a window"),
         (rotary not in STATIC_ROTARY, "its rotary angles depend on the length"),
         (not plain, "its linear layers are no plain ones"),
         (len(held) > 1, "its weights lie in several places or precisions"),
+        (
+            any(map(unjoinable, groups)),
+            "outputs of its integer layers are no multiples of 32",
+        ),
         (any(device.type not in ("cpu", "cuda") for _, device in held), "it lies on no CPU or CUDA device"),
     )
     return next((reason for holds, reason in reasons if holds), None)
@@ -232,23 +204,22 @@ def moved(step: Pass, device: torch.device) -> Pass:
     )
 
 
-def _linears(model: Any) -> list[nn.Module]:  # noqa: ANN401 - a causal language model
-    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    return [module for name, module in model.model.named_modules() if name.rpartition(".")[2] in names]
+_TOGETHER = (
+    ("self_attn", ("q_proj", "k_proj", "v_proj")),
+    ("self_attn", ("o_proj",)),
+    ("mlp", ("gate_proj", "up_proj")),
+    ("mlp", ("down_proj",)),
+)  # layers that read the same numbers
 
 
-def _read(layer: Any, path: str, packed: bool) -> _Layer:  # noqa: ANN401 - any decoder layer
-    attention, mlp = layer.self_attn, layer.mlp
-    groups = (
-        (attention, "self_attn", ("q_proj", "k_proj", "v_proj")),
-        (attention, "self_attn", ("o_proj",)),
-        (mlp, "mlp", ("gate_proj", "up_proj")),
-        (mlp, "mlp", ("down_proj",)),
-    )
-    products, paths = [], []
-    for owner, part, names in groups:
-        linears = [getattr(owner, name) for name in names]
-        products.append(Product(linears, packed=packed))
+def _groups(layer: Any) -> list[list[nn.Linear]]:  # noqa: ANN401 - any decoder layer
+    return [[getattr(getattr(layer, part), name) for name in names] for part, names in _TOGETHER]
+
+
+def _read(layer: Any, path: str) -> _Layer:  # noqa: ANN401 - any decoder layer
+    attention, products, paths = layer.self_attn, [], []
+    for (part, names), linears in zip(_TOGETHER, _groups(layer), strict=True):
+        products.append(product_of(linears))
         starts = [sum(linear.out_features for linear in linears[:index]) for index in range(len(linears))]
         paths.append(
             tuple((f"{path}.{part}.{name}", start) for name, start in zip(names, starts, strict=True))

@@ -16,13 +16,17 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.vera import Linear as VeraLinear
 from torch import Tensor, nn
 
-from tanzim.adapters.folder import check_base
+from tanzim.adapters.folder import CONFIG, check_base, own_type
 from tanzim.adapters.linear import effective
 from tanzim.adapters.lora_files import LoraFiles, read_lora
 from tanzim.adapters.own import Change, module_change
 from tanzim.adapters.store import check_form
 from tanzim.core.errors import ModelError
+from tanzim.core.files import read_json
+from tanzim.models.integers import IntLinear, has_integers, precision
 
+PLAIN = nn.Linear, IntLinear
+BESIDE = "LORA", "ADALORA", "VERA"  # kinds of peft that can be products of low rank
 HIGHEST_RANK = 128  # above it the product costs as much as the layer: such an adapter computes alone
 
 
@@ -94,11 +98,34 @@ def read_plain(model: nn.Module, folder: Path, *, base_hash: str) -> PlainAdapte
     modules = dict(model.named_modules())
     for path, factors in files.layers.items():
         base = modules.get(path)
-        if type(base) is not nn.Linear or base.weight.dtype != torch.float32:
+        if type(base) not in PLAIN or precision(base) != torch.float32:
             return None
-        if (factors.b_OR.shape[0], factors.a_RI.shape[1]) != tuple(base.weight.shape):
+        if (factors.b_OR.shape[0], factors.a_RI.shape[1]) != (base.out_features, base.in_features):
             return None
     return PlainAdapter(files)
+
+
+def check_integers(model: nn.Module, folder: Path) -> None:
+    """Refuse an adapter that computes alone where the base is kept as integers: it needs weights to change.
+
+    Raises:
+        ModelError: it is of such a kind.
+
+    """
+    if has_integers(model):
+        own, config = own_type(folder), folder / CONFIG
+        kind = own or str(read_json(config).get("peft_type") if config.is_file() else None)
+        if own is not None or kind not in BESIDE:
+            raise unmixed(kind.lower())
+
+
+def unmixed(what: str) -> ModelError:
+    """Return the refusal of an adapter that cannot stand beside integers."""
+    return ModelError(
+        f"over a base kept as integers only adapters of low rank are served (LoRA and its kin, up to rank "
+        f"{HIGHEST_RANK}); this is {what}",
+        fix="serve it without serve.engine.quantization",
+    )
 
 
 def low_rank(layers: Mapping[str, nn.Module], adapter: str) -> dict[str, LowRank] | None:
@@ -126,7 +153,7 @@ def _apart(path: str, a_RI: Tensor) -> bool:
 @torch.no_grad()
 def _change(layer: Any, adapter: str) -> LowRank | None:  # noqa: ANN401 - untyped package
     base = layer.get_base_layer() if hasattr(layer, "get_base_layer") else None
-    if type(base) is not nn.Linear or layer.merged:
+    if type(base) not in PLAIN or layer.merged:
         return None
     if isinstance(layer, SVDLinear):
         a_RI = layer.lora_A[adapter] * layer.lora_E[adapter]

@@ -20,6 +20,7 @@ from tanzim.adapters.own import Change, module_change
 from tanzim.infer.kernels import add_low_rank
 from tanzim.infer.lowrank import LowRank
 from tanzim.infer.threads import shared
+from tanzim.models.integers import device_of
 
 FEW = 8  # tokens of an adapter up to which one batched product beats one product for each adapter
 RANK_STEP = 8  # ranks are filled up with zeros to a multiple
@@ -74,9 +75,8 @@ class Place:
 
     def __init__(self, linear: nn.Linear) -> None:
         self.linear = linear
-        empty = linear.weight.new_empty
-        self.a_SRI = empty(0, 0, linear.in_features, dtype=torch.float32)
-        self.b_SRO = empty(0, 0, linear.out_features, dtype=torch.float32)
+        sizes = linear.in_features, linear.out_features
+        self.a_SRI, self.b_SRO = (torch.empty(0, 0, size, device=device_of(linear)) for size in sizes)
         self.gain_SO: Tensor | None = None
 
     def put(self, slot: int, change: LowRank | None) -> None:

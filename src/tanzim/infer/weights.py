@@ -19,9 +19,10 @@ from tanzim.adapters.linear import effective
 from tanzim.adapters.own import Change, OwnAdapter, standing
 from tanzim.core.errors import ModelError
 from tanzim.infer.cache import KVCache
-from tanzim.infer.lowrank import PlainAdapter, low_rank
+from tanzim.infer.lowrank import PlainAdapter, low_rank, unmixed
 from tanzim.infer.mixed import Mix
 from tanzim.infer.start import start_cache
+from tanzim.models.integers import has_integers
 
 Place = tuple[nn.Module, str, BaseTunerLayer]
 
@@ -77,6 +78,8 @@ class Weights:
                 )
                 if changes is not None:
                     self._mix.add(name, changes)
+                elif has_integers(self.bare):
+                    raise unmixed(f"{name}, which is another kind")
         self._own[name] = adapter
         self._loads += 1
         self._loaded[name] = self._loads

@@ -26,6 +26,7 @@ from tanzim.core.errors import MissingExtra, ModelError
 from tanzim.core.files import read_json
 from tanzim.core.seeds import derive
 from tanzim.models.config import ModelConfig
+from tanzim.models.integers import quantise
 from tanzim.models.kernels.attention import ATTENTION, register
 from tanzim.models.quantised import keep_exact, loading, spare_memory
 from tanzim.models.quiet import quiet
@@ -172,10 +173,13 @@ def load_model(
     for name in model.new_modules:
         model.get_submodule(name).float()
     try:
-        if base.quantised is None:
-            model.to(device)
-        else:
+        if base.quantised is not None and base.quantised.integer is not None:
+            quantise(model, base.quantised.integer)
+        elif base.quantised is not None:
             keep_exact(model)
+        if base.quantised is None or base.quantised.integer is not None:
+            model.to(device)
+        if base.quantised is not None:
             spare_memory(model)
     except torch.OutOfMemoryError as error:
         size = sum(p.numel() * p.element_size() for p in model.parameters())

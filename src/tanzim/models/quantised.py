@@ -1,4 +1,6 @@
-"""A base kept in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), by bitsandbytes."""
+"""A base kept in few bits: in 4 for training, bitsandbytes (QLoRA, Dettmers et al. 2023, arXiv:2305.14314),
+or as integers for serving (`integers`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from tanzim.core.optional import need
+from tanzim.models.integers import Integer
 
 EXTRA = "quant"
 LARGE_BLOCK = 2 << 20  # bytes
@@ -20,19 +23,27 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """How the weights of the linear layers are kept; embeddings, norms and the output stay as they are.
+    """How the weights of the linear layers are kept; norms stay as they are.
 
     Args:
         quant_type: nf4 has the quantiles of a normal distribution as its 16 numbers, fp4 a sign, two bits of
-            exponent and one of mantissa.
-        double_quant: each block of 64 has a scale; keep these in 8 bits, too.
+            exponent and one of mantissa; int8 and int4 have evenly spaced ones. In these embeddings and the
+            output are in 8 bits, in nf4 and fp4 they stay as they are.
+        double_quant: for nf4 and fp4: each block of 64 has a scale; keep these in 8 bits, too.
 
     """
 
-    quant_type: Literal["nf4", "fp4"] = "nf4"
+    quant_type: Literal["nf4", "fp4", "int8", "int4"] = "nf4"
     double_quant: bool = True
 
+    @property
+    def integer(self) -> Integer | None:
+        """The kind of integers, if it is one."""
+        return self.quant_type if self.quant_type in ("int8", "int4") else None
+
     def __str__(self) -> str:
+        if self.integer is not None:
+            return f"{self.integer.removeprefix('int')} bits ({self.integer})"
         return f"4 bits ({self.quant_type}{', double quantisation' if self.double_quant else ''})"
 
 
@@ -40,7 +51,7 @@ def loading(quantised: Quantised | None, *, dtype: torch.dtype, device: torch.de
     """Return what transformers' ``from_pretrained`` must be told to load a base so.
 
     Args:
-        quantised: the form; None for none.
+        quantised: the form; None for none. Integers are made afterwards.
         dtype: precision of the products.
         device: where the weights go.
 
@@ -48,7 +59,7 @@ def loading(quantised: Quantised | None, *, dtype: torch.dtype, device: torch.de
         MissingExtra: bitsandbytes is not installed.
 
     """
-    if quantised is None:
+    if quantised is None or quantised.integer is not None:
         return {}
     need("bitsandbytes", EXTRA)
     from transformers import BitsAndBytesConfig
