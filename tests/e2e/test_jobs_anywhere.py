@@ -16,6 +16,10 @@ import pytest
 
 from helpers.fine_tuning import FAST, client_of, create, losses_of, process_of, steps_of, told, wait
 from helpers.ray_cluster import TOKEN, Cluster, ray_cluster
+from tanzim.serve.jobs.config import RayExecution
+from tanzim.serve.jobs.executor import State
+from tanzim.serve.jobs.process import JobFolder
+from tanzim.serve.jobs.ray import RayExecutor
 
 pytestmark = pytest.mark.slow
 
@@ -187,6 +191,53 @@ def test_a_cluster_that_comes_back_without_memory(
             steps = steps_of(client, job.id)
             assert steps == list(range(1, steps[-1] + 1))
             assert leases_of(folder, job.id) == 2
+
+
+def test_a_process_that_the_cluster_believes_dead_is_not_joined_by_another(
+    cluster: Cluster, tiny_model: Path, fruit_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    folder = tmp_path / "server"
+    with client_of(tiny_model, folder, executor=on(cluster)) as client:
+        file = client.files.create(file=fruit_rows, purpose="fine-tune")
+        job = create(client, file.id, **{**LONG, "hyper": {**FAST, "n_epochs": 50}})
+        wait(client, job.id, lambda j: len(steps_of(client, j.id)) >= 3)
+        process = process_of(folder, job.id)
+        # As where a network breaks: Ray's own process beside the job dies, and cannot take the job along.
+        parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        cluster.signal(signal.SIGKILL, f"kill -s 0 {parent};")
+        os.kill(parent, signal.SIGKILL)
+        second = f"The job has a process in the cluster ({job.id}-2)"
+        wait(client, job.id, lambda j: second in told(client, j.id))
+        os.kill(process, 0)  # both live now, and one works
+        wait(client, job.id, lambda j: j.status == "succeeded")
+        assert process_of(folder, job.id) == process
+        steps = steps_of(client, job.id)
+        assert steps == list(range(1, steps[-1] + 1))
+    assert submissions(cluster, job.id) == [(f"{job.id}-1", "FAILED"), (f"{job.id}-2", "SUCCEEDED")]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["true"], "must lie on storage that all of its machines share"), (["/nowhere/python"], "Python")],
+)
+def test_a_machine_that_lacks_something_says_what(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], said: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    executor = RayExecutor(RayExecution(**on(cluster)))
+    folder = JobFolder(tmp_path / f"lacking-{command[0].rpartition('/')[2]}")
+    if command != ["true"]:
+        folder.path.mkdir()
+    executor.start(folder, 1, command)
+    end = time.monotonic() + 60
+    while submissions(cluster, folder.path.name) != [(f"{folder.path.name}-1", "FAILED")]:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    seen = executor.look(folder, 1)
+    executor.release()
+    assert seen.state is State.BARRED
+    assert said in seen.said
 
 
 def test_without_the_token_nothing_is_started(

@@ -239,6 +239,12 @@ def test_how_it_is_configured() -> None:
     chosen = config("serve.executor={type: ray, gpus: 1}")
     assert chosen == RayExecution(address="http://127.0.0.1:8265", gpus=1)
     assert isinstance(open_executor(chosen), RayExecutor)
-    for wrong in ("ray://head:10001", "http://user:secret@head", "http://head/path", "file:///x"):
+    for wrong in (
+        "ray://head:10001",
+        "http://user:secret@head",
+        "http://head/path",
+        "file:///x",
+        "http://head:99999",
+    ):
         with pytest.raises(ConfigError, match="address"):
             config(f"serve.executor={{type: ray, address: '{wrong}'}}")

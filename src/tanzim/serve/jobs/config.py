@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from tanzim.core.config import Section
 
@@ -22,7 +23,7 @@ class RayExecution(Section):
     """
 
     type: Literal["ray"] = "ray"
-    address: str = Field("http://127.0.0.1:8265", pattern=r"^https?://[^\s/@?#]+$")
+    address: str = "http://127.0.0.1:8265"
     """Address of the cluster's dashboard, which takes the jobs."""
     cpus: float = Field(1.0, gt=0)
     """Cores that a job takes."""
@@ -33,6 +34,15 @@ class RayExecution(Section):
     lease_seconds: float = Field(60.0, ge=5, le=3600)
     """A process that has not been heard of for so long has ended itself: only then another goes on with its
     job (s)."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        found = urlsplit(value)
+        more = found.username or found.password or found.path.strip("/") or found.query or found.fragment
+        if found.scheme not in ("http", "https") or not found.hostname or more or found.port == 0:
+            raise ValueError("the address of a dashboard is http://HOST:PORT, or https://")
+        return value
 
 
 def _type(value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file

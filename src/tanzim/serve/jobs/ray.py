@@ -235,7 +235,15 @@ class _Cluster:
 
 
 def _token() -> str:
-    """Return the cluster's token, from where Ray takes it; "" without one."""
+    """Return the cluster's token, from where Ray takes it; "" without one.
+
+    Raises:
+        _AwayError: it can be none.
+
+    """
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     token = os.environ.get("RAY_AUTH_TOKEN") or (Path(path).read_text(encoding="utf-8") if path else "")
-    return token.strip()
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise _AwayError("what RAY_AUTH_TOKEN holds is no token")
+    return token
