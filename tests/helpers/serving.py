@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from transformers import PreTrainedTokenizerFast
 
 from tanzim.adapters.repository import Repository
@@ -53,6 +54,13 @@ def serving(
     backend = Worker(engine, config.max_batch, config.adapter_memory_mb)
     store, workshop = open_store(config), Workshop(project or Config())
     app = create_app(backend, renderer, config, names, store, workshop, shelf)
+    with running(app) as address:
+        yield address
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Yield the address of an application."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

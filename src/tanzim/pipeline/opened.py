@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from tanzim.core.errors import ModelError, RunError
 from tanzim.core.files import read_json
 from tanzim.core.progress import Reporter
@@ -47,11 +49,18 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What a name on the command line stands for."""
+class Wanted:
+    """What names on the command line stand for: one base, and adapters on it.
+
+    Args:
+        model: names the base.
+        adapters: name and folder of each.
+        form: of the base's weights on which the adapters were trained; None for the model's precision.
+    """
 
     model: ModelConfig
     adapters: tuple[tuple[str, Path], ...] = ()
+    form: Quantised | None = None
 
 
 def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) -> Opened:
@@ -67,6 +76,25 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) 
         ModelError: the names need different bases.
     """
     reporter = reporter or Reporter()
+    wanted = find_models(names, reporter=reporter)
+    opened = open_base(wanted.model, form=wanted.form, reporter=reporter)
+    for name, folder in wanted.adapters:
+        opened.engine.add_adapter(name, folder)
+    last = wanted.adapters[-1][0] if wanted.adapters else None
+    return Opened(opened.base, opened.renderer, opened.engine, last or opened.name, last, opened.model)
+
+
+def find_models(names: Sequence[str], *, reporter: Reporter) -> Wanted:
+    """Return what names stand for, with nothing loaded.
+
+    Args:
+        names: as for `open_models`.
+        reporter: takes what was chosen.
+
+    Raises:
+        RunError: a run has no trained model yet.
+        ModelError: the names need different bases.
+    """
     if not names:
         names = [_newest(reporter)]
     wanted = [_wanted(name) for name in names]
@@ -86,11 +114,7 @@ def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) 
             where=", ".join(names),
             fix="open them one at a time",
         )
-    opened = open_base(wanted[0].model, form=next(iter(forms), None), reporter=reporter)
-    for name, folder in adapters:
-        opened.engine.add_adapter(name, folder)
-    last = adapters[-1][0] if adapters else None
-    return Opened(opened.base, opened.renderer, opened.engine, last or opened.name, last, opened.model)
+    return Wanted(wanted[0].model, tuple(adapters), next(iter(forms), None))
 
 
 def open_base(
@@ -104,11 +128,7 @@ def open_base(
     dtype = pick_dtype(config, device)
     tokenizer = load_tokenizer(base)
     kind = base_kind(base)
-    renderer: Speaker = (
-        SourceTarget(tokenizer)
-        if kind == "seq2seq"
-        else Renderer(tokenizer, train_on=config.train_on, thinking=config.thinking)
-    )
+    renderer: Speaker = SourceTarget(tokenizer) if kind == "seq2seq" else renderer_of(tokenizer, config)
     model = load_model(base, dtype=dtype, device=device, kind=kind)
     make = Seq2SeqEngine if kind == "seq2seq" else Engine
     engine = make(model, tokenizer, stop_ids=renderer.stop_ids, base_hash=base.hash)
@@ -117,6 +137,11 @@ def open_base(
             "model.device", device, "a CUDA device is there" if device.type == "cuda" else "no CUDA device"
         )
     return Opened(base, renderer, engine, base.name, None, config)
+
+
+def renderer_of(tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> Renderer:
+    """Return what makes tokens of conversations for a causal model."""
+    return Renderer(tokenizer, train_on=config.train_on, thinking=config.thinking)
 
 
 def _newest(reporter: Reporter) -> str:
@@ -128,15 +153,15 @@ def _newest(reporter: Reporter) -> str:
     return str(newest)
 
 
-def _wanted(name: str) -> _Wanted:
+def _wanted(name: str) -> Wanted:
     path = Path(name)
     if (path / "manifest.json").is_file():
         folder, config = find_run(path)
         refuse_without_text(config)
         if folder.adapter.is_dir():
-            return _Wanted(config.model, tuple(adapters_of(config, folder)))
+            return Wanted(config.model, tuple(adapters_of(config, folder)))
         if folder.model.is_dir():
-            return _Wanted(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
+            return Wanted(config.model.model_copy(update={"name": str(folder.model), "revision": None}))
         raise RunError("this run has no trained model yet", where=str(path), fix="tanzim train finishes it")
     if (path / "adapter_config.json").is_file():
         config_ = read_json(path / "adapter_config.json")
@@ -149,5 +174,5 @@ def _wanted(name: str) -> _Wanted:
         base = config_.get("base_model_name_or_path")
         if not base:
             raise ModelError("this adapter does not name its base model", where=str(path))
-        return _Wanted(ModelConfig(name=base), ((path.resolve().name.replace(".", "-"), path),))
-    return _Wanted(ModelConfig(name=name))
+        return Wanted(ModelConfig(name=base), ((path.resolve().name.replace(".", "-"), path),))
+    return Wanted(ModelConfig(name=name))

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from tanzim.adapters.repository import Repository
 from tanzim.core.progress import Reporter
-from tanzim.pipeline.opened import open_models
+from tanzim.pipeline.answering import open_backend
 from tanzim.pipeline.workshop import Workshop
 from tanzim.pipeline.workspace import load_config
 from tanzim.serve.app import create_app
 from tanzim.serve.server import run_server
 from tanzim.serve.shelf import Shelf
 from tanzim.serve.store.store import open_store
-from tanzim.serve.worker import Worker
 
 
 def serve_models(
@@ -27,7 +26,7 @@ def serve_models(
         reporter: takes the address, and what was chosen.
 
     Raises:
-        ConfigError: the address cannot be used, or the database.
+        ConfigError: the address cannot be used, or the database, or vLLM cannot be started.
         ModelError: the models need different bases, or one is larger than the memory for adapters.
         RunError: the adapter repository cannot be used.
         MissingExtra: what speaks its protocol is not installed.
@@ -36,13 +35,16 @@ def serve_models(
     reporter = reporter or Reporter()
     project = load_config(None, overrides)
     config = project.serve
-    opened = open_models(models, reporter=reporter)
+    opened = open_backend(models, config, reporter=reporter)
+    backend = opened.backend
     names: dict[str, str | None] = {opened.base.name: None}
-    names |= {name: name for name in opened.engine.adapters}
+    names |= {name: name for name in backend.adapters}
     reporter.say(f"models: {', '.join(names)}")
     project = project.model_copy(update={"model": opened.model})
     shelf = None if config.repository is None else Shelf(Repository(config.repository), opened.base.hash)
-    backend = Worker(opened.engine, config.max_batch, config.adapter_memory_mb)
     store, workshop = open_store(config), Workshop(project)
     app = create_app(backend, opened.renderer, config, names, store, workshop, shelf)
-    run_server(app, config, announce=reporter.say)
+    try:
+        run_server(app, config, announce=reporter.say)
+    finally:
+        backend.stop()  # also where it never began

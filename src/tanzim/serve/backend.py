@@ -6,7 +6,12 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from tanzim.core.errors import TanzimError
 from tanzim.infer.request import Delta, Request, Times
+
+
+class Unavailable(TanzimError, RuntimeError):
+    """Nobody answers just now; it is worth trying again."""
 
 
 class Backend(Protocol):

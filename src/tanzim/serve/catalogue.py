@@ -16,17 +16,17 @@ from functools import partial
 from pathlib import Path
 
 from tanzim.adapters.repository_state import Entry
-from tanzim.core.errors import RunError, TanzimError
+from tanzim.core.errors import ConfigError, RunError, TanzimError
 from tanzim.core.records import Json
 from tanzim.infer.residents import GoneError, NoRoomError, TooLargeError, WordlessError
-from tanzim.serve.backend import Backend
+from tanzim.serve.backend import Backend, Unavailable
 from tanzim.serve.errors import ApiError
 from tanzim.serve.keeper import Keeper, Place
 from tanzim.serve.shelf import Shelf, added_at
 from tanzim.serve.store.jobs import Models
 
 _SOON = 1.0  # seconds after which an answer may have ended and left room
-_LATER = 5.0  # seconds after which a repository may be there again
+_LATER = 5.0  # seconds after which a repository, or what computes, may be there again
 _TUNED = "ft:"  # as the models of jobs are called
 
 
@@ -267,6 +267,10 @@ def refusal_of(error: TanzimError, what: str = "The model cannot answer") -> Api
     if isinstance(error, TooLargeError | WordlessError):
         code = "model_too_large" if isinstance(error, TooLargeError) else "model_not_available"
         return ApiError(400, message, code=code, param="model")
+    if isinstance(error, Unavailable):
+        return ApiError(503, message, code="engine_unavailable", retry_after=_LATER)
+    if isinstance(error, ConfigError):
+        return ApiError(400, message, code="unsupported_model", param="model")
     return ApiError(500, message)
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from tanzim.core.config import Section
+from tanzim.serve.engine_config import EngineConfig, TanzimEngineConfig
 from tanzim.serve.jobs.config import ExecutorConfig, LocalExecution
 from tanzim.serve.middleware.config import MiddlewareConfig
 
@@ -65,6 +66,8 @@ class ServeConfig(Section):
     """Serve https."""
     plain_http: bool = False
     """Listen elsewhere without tls, since a proxy before the server does the encryption."""
+    engine: EngineConfig = TanzimEngineConfig()
+    """What computes the answers."""
     max_new_tokens: int = Field(512, ge=1)
     """Longest answer where a request sets no max_tokens."""
     max_batch: int = Field(8, ge=1)

@@ -67,7 +67,8 @@ class Worker:
     def stop(self) -> None:
         """End the thread after its present step; requests under way end with an error."""
         self._commands.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     @property
     def running(self) -> int:

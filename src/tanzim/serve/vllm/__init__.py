@@ -1,0 +1,1 @@
+"""vLLM behind the gateway, in a process and an environment of its own."""
