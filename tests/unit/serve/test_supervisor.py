@@ -127,6 +127,22 @@ def test_all_that_happened_while_nobody_looked_is_told(
     assert told(store, job) == list(range(1, 20_001))
 
 
+def test_a_job_belongs_to_a_folder_on_whatever_machine(
+    store: Store, supervisor: Supervisor, played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = add(store, tmp_path)
+    supervisor.look()
+    assert played.started == [job]
+    elsewhere = Played()
+    other = Supervisor(store.jobs, store.files, tmp_path / "other" / "jobs", Shop(), elsewhere, 2)
+    other.look()
+    assert elsewhere.started == []
+    monkeypatch.setattr("socket.gethostname", lambda: "a-new-container")
+    again = Supervisor(store.jobs, store.files, store.root / "jobs", Shop(), elsewhere, 2)
+    again.look()
+    assert elsewhere.started == [job]  # which here has no process any more
+
+
 def test_a_faulty_job_does_not_keep_the_others_waiting(
     store: Store, supervisor: Supervisor, played: Played, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

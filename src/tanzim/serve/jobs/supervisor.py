@@ -6,9 +6,9 @@ finds its jobs as they are when it starts again.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 
 from tanzim.core.errors import ConfigError
-from tanzim.core.files import new_file
+from tanzim.core.files import new_file, write_text
 from tanzim.core.records import Json
 from tanzim.serve.jobs.executor import Executor, Seen, State
 from tanzim.serve.jobs.process import EVENTS, LOG, JobFolder
@@ -27,9 +27,11 @@ from tanzim.serve.jobs.results import models_of, result_table
 from tanzim.serve.jobs.work import Order, Workshop
 from tanzim.serve.store.database import AWAY
 from tanzim.serve.store.files import Files
+from tanzim.serve.store.ids import new_id
 from tanzim.serve.store.jobs import Jobs
 
 _log = logging.getLogger(__name__)
+OWNER = "owner"  # file in the folder of the jobs
 _LOOK = 0.25  # seconds between two looks
 _STOPPED = ("paused", "queued")  # statuses of a job whose process ended because it was asked to
 _DEATHS = 3  # times a job's process may die without having reached another checkpoint
@@ -37,9 +39,9 @@ _TIDY = 3600  # seconds between two times of tidying up
 
 
 class Supervisor:
-    """Looks after the unfinished jobs of one folder on one machine, in a thread of its own.
+    """Looks after the unfinished jobs of one folder, in a thread of its own.
 
-    Who takes a job first keeps it: servers on other machines, with the same database, leave it alone.
+    Who takes a job first keeps it: servers with other folders, and the same database, leave it alone.
 
     Args:
         jobs: the queue.
@@ -64,7 +66,7 @@ class Supervisor:
     ) -> None:
         self._jobs, self._files, self._root = jobs, files, root
         self._workshop, self._executor, self._most, self._tidy = workshop, executor, most, tidy
-        self._owner = f"{socket.gethostname()}:{root.resolve()}"
+        self._owner = name_of(root)
         self._faults: dict[str, str] = {}  # job → what the log has of it
         self._said: dict[str, str] = {}  # job → what the executor said of it last
         self._stop = threading.Event()
@@ -221,6 +223,21 @@ class Supervisor:
 
     def _fail(self, job: RowMapping, code: str, message: str, param: str | None) -> None:
         self._jobs.fail(job["id"], {"code": code, "message": message, "param": param})
+
+
+def name_of(root: Path) -> str:
+    """Return what the server of a folder is called in the database, the same each time.
+
+    It stands in the folder and is not the machine's name: a container made anew has another name, and must
+    find the jobs of the one before.
+    """
+    path = root / OWNER
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f"{OWNER}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two servers may start at once
+        if not path.is_file():
+            write_text(path, new_id("server"))
+    return path.read_text(encoding="utf-8")
 
 
 def order_of(job: RowMapping) -> Order:
