@@ -25,7 +25,7 @@ def client(tiny_model: Path, tmp_path: Path) -> Iterator[openai.OpenAI]:
         yield made
 
 
-def test_from_a_file_to_an_answer(client: openai.OpenAI, fruit_rows: Path) -> None:
+def test_from_a_file_to_an_answer(client: openai.OpenAI, fruit_rows: Path, tmp_path: Path) -> None:
     file = client.files.create(file=fruit_rows, purpose="fine-tune")
     assert (file.filename, file.bytes) == ("fruit.jsonl", fruit_rows.stat().st_size)
     assert client.files.content(file.id).read() == fruit_rows.read_bytes()
@@ -44,10 +44,18 @@ def test_from_a_file_to_an_answer(client: openai.OpenAI, fruit_rows: Path) -> No
     table = client.files.content(done.result_files[0]).read().decode().splitlines()
     assert table[0] == "step,train_loss,valid_loss"
     assert len(table) == len(steps) + 1
-    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job.id)
-    assert checkpoint.fine_tuned_model_checkpoint == done.fine_tuned_model
+    last, *earlier = list(client.fine_tuning.jobs.checkpoints.list(job.id))
+    assert last.fine_tuned_model_checkpoint == done.fine_tuned_model
+    assert last.step_number == steps[-1]
+    assert [one.fine_tuned_model_checkpoint for one in earlier] == [
+        f"{done.fine_tuned_model}:ckpt-step-{one.step_number}" for one in earlier
+    ]
+    assert len(earlier) == 2  # of the last three epochs; the third is the result
+    assert steps[-1] > earlier[0].step_number > earlier[1].step_number
+    assert {one.metrics.train_loss for one in earlier} == {losses[one.step_number] for one in earlier}
 
-    assert done.fine_tuned_model in [model.id for model in client.models.list()]
+    listed = [model.id for model in client.models.list()]
+    assert {done.fine_tuned_model, *(one.fine_tuned_model_checkpoint for one in earlier)} < set(listed)
     asked: Any = [{"role": "user", "content": "77: Which colour has apple?"}]
     answers = {
         name: client.chat.completions.create(model=name, messages=asked, temperature=0, max_tokens=8)
@@ -55,9 +63,19 @@ def test_from_a_file_to_an_answer(client: openai.OpenAI, fruit_rows: Path) -> No
     }
     assert answers[done.fine_tuned_model].choices[0].message.content == "red"
     assert answers["tiny"].choices[0].message.content != "red"
-    client.models.delete(done.fine_tuned_model)
-    with pytest.raises(openai.NotFoundError, match="does not exist"):
-        client.chat.completions.create(model=done.fine_tuned_model, messages=asked)
+    for name in (done.fine_tuned_model, earlier[0].fine_tuned_model_checkpoint):
+        client.models.delete(name)
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            client.chat.completions.create(model=name, messages=asked)
+    kept = earlier[1].fine_tuned_model_checkpoint
+    answer = client.chat.completions.create(model=kept, messages=asked, temperature=0, max_tokens=8)
+    assert answer.model == kept
+    assert [one.step_number for one in client.fine_tuning.jobs.checkpoints.list(job.id)] == [
+        earlier[1].step_number
+    ]
+    (left,) = tmp_path.glob("server/jobs/*/runs/*/epochs/step-*/adapter_model.safetensors")
+    assert left.parent.name == f"step-{earlier[1].step_number}"
+    assert list(tmp_path.glob("server/jobs/*/runs/*/adapter")) == []
 
 
 def test_the_lines_of_the_readme(

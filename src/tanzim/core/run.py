@@ -9,6 +9,7 @@ runs/<name>/
   metrics.jsonl     one line per step and per evaluation
   checkpoints/checkpoint-<step>/
   adapter/          the chosen checkpoint in the PEFT layout (model/ after full fine-tuning)
+  epochs/step-<n>/  the adapter as it was after an epoch, where train.keep_epochs asks for it
   moved.json        how far each layer's weights moved
   evaluation/       report.json, items.jsonl
   report.html
@@ -100,6 +101,19 @@ class RunFolder:
     def adapter(self) -> Path:
         """The chosen adapter, PEFT layout."""
         return self.path / "adapter"
+
+    @property
+    def epochs(self) -> Path:
+        """The folder of the adapters as they were after epochs (see `epoch_steps`)."""
+        return self.path / "epochs"
+
+    def epoch_steps(self) -> list[int]:
+        """List the steps after which an epoch's adapter was kept, oldest first."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.epochs.glob("step-*"))
+
+    def epoch(self, step: int) -> Path:
+        """Return the folder of the adapter as it was after ``step`` steps, an epoch's end."""
+        return self.epochs / f"step-{step}"
 
     @property
     def model(self) -> Path:

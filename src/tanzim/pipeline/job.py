@@ -138,10 +138,15 @@ def _mean_tokens(config: Config, report: DataReport, place: Path) -> float:
 
 def _success(folder: Path, trained: Finetuned) -> Json:
     result = trained.result
+    shutil.rmtree(trained.folder.epoch(result["best_step"]), ignore_errors=True)  # it is the result itself
     return {
         "status": "succeeded",
         "adapter": str(trained.output.relative_to(folder)),
         "step": result["best_step"],
+        "epochs": [
+            {"adapter": str(trained.folder.epoch(step).relative_to(folder)), "step": step}
+            for step in trained.folder.epoch_steps()
+        ],
         "trained_tokens": result["trained_tokens"],
         "train_loss": result["loss"],
         "valid_loss": result["best_loss"],

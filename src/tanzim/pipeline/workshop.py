@@ -15,6 +15,7 @@ from tanzim.pipeline.config import Config
 from tanzim.serve.jobs.work import Order
 
 EPOCHS, FEW = 3, 10_000  # passes over a file of at most so many rows, where n_epochs is auto; one over more
+KEPT = 3  # of the last epochs, each a model of its own, as OpenAI has it
 CONFIG, ORDER = "tanzim.yaml", "order.json"
 _OWN = ("trackers",)  # keys of ``train`` that would reach out of the job
 
@@ -73,5 +74,5 @@ class Workshop:
         epochs = order.hyperparameters.get("n_epochs", "auto")
         if not isinstance(epochs, str):
             data["train.epochs"] = epochs
-        data |= {"runs_dir": str(folder / "runs"), "seed": order.seed}
+        data |= {"runs_dir": str(folder / "runs"), "seed": order.seed, "train.keep_epochs": KEPT}
         return with_values(config, data, where="hyperparameters")

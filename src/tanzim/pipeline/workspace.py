@@ -24,6 +24,7 @@ _FIXED = ("seed", "data", "model", "train")
 _FREE = (
     "train.trackers",
     "train.keep_checkpoints",
+    "train.keep_epochs",
     "train.save_steps",
     "train.tokens_per_pass",
     "train.gradient_checkpointing",

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -54,6 +54,7 @@ from tanzim.train.training import Training
 FREE_KEYS = {
     "trackers",
     "keep_checkpoints",
+    "keep_epochs",
     "save_steps",
     "tokens_per_pass",
     "gradient_checkpointing",
@@ -143,6 +144,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     _refuse_nothing_to_learn(train_tokens)
     if not resume and ranks.first:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        shutil.rmtree(folder.epochs, ignore_errors=True)
 
     # The model and its loss.
     seed_everything(derive(seed, "train"))
@@ -186,7 +188,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
             state.base_loss = training.watch.base_loss = stepper.sample_loss(train_tokens)
         method.model.train()
         neftune = Neftune(method.model, config.neftune_alpha) if config.neftune_alpha else None
-        _loop(stepper, checkpoints, train_tokens, validation_tokens)
+        _loop(stepper, checkpoints, folder, train_tokens, validation_tokens)
         if neftune is not None:
             neftune.remove()
 
@@ -245,6 +247,7 @@ def _log(config: TrainConfig, folder: RunFolder, state: State, settings: Json, o
 def _loop(
     stepper: Stepper,
     checkpoints: Checkpoints,
+    folder: RunFolder,
     train_tokens: TokenStore,
     validation_tokens: TokenStore | None,
 ) -> None:
@@ -273,6 +276,7 @@ def _loop(
                     state.stopped = f"no better validation loss in {config.patience} evaluations"
             if epoch_ends:
                 state.epoch, state.step_in_epoch = state.epoch + 1, 0
+                _keep_epoch(folder, training)
 
             due_save = state.step % config.save_steps == 0 if config.save_steps else due
             asked = ranks.any(interrupted())
@@ -289,6 +293,17 @@ def _loop(
                     where=str(checkpoints.path(state.step)),
                     fix="run the same command again to go on from there",
                 )
+
+
+def _keep_epoch(folder: RunFolder, training: Training) -> None:
+    """Write the adapter as it is after an epoch, as it would be chosen; remove those that need not stay."""
+    config, ema = training.config, training.ema
+    if not config.keep_epochs or form(config.method) != "adapter":
+        return
+    with ema.swapped() if ema is not None else nullcontext():
+        _write(folder.epoch(training.state.step), training.method, training.ranks)
+    for step in folder.epoch_steps()[: -config.keep_epochs] if training.ranks.first else ():
+        shutil.rmtree(folder.epoch(step))
 
 
 def _refuse_nothing_to_learn(tokens: TokenStore) -> None:

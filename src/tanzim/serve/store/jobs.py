@@ -136,7 +136,7 @@ class Jobs:
                 return False
             connection.execute(insert(files).values(result))
             job = _get(connection, id_)
-            for model in made:
+            for model in sorted(made, key=lambda model: model["step"]):  # lists show the newest first
                 row = {**model, "project": job["project"], "job": id_, "created_at": now}
                 connection.execute(insert(models).values(row))
             tell(connection, id_, f"New fine-tuned model created: {name}")
