@@ -120,7 +120,7 @@ def place(
     job = store.jobs.add("a", asked)["id"]
     store.jobs.change(job, status="running", owner="another machine")
     begun = [store.uploads.add("a", "rows.jsonl", "fine-tune", len(ROW), 1 << 20) for _ in range(2)]
-    uploads = [row["id"] for row in begun if row is not None]
+    uploads = [row["id"] for row in begun]
     part = store.uploads.add_part(uploads[0], tmp_path / "rows")
     assert part is not None
     with serving(engine, Words(tiny_tokenizer), {"tiny": None}, tmp_path, require_key=True) as url:

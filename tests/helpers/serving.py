@@ -21,6 +21,7 @@ from tanzim.pipeline.config import Config
 from tanzim.pipeline.workshop import Workshop
 from tanzim.serve.app import create_app
 from tanzim.serve.config import ServeConfig
+from tanzim.serve.server import uvicorn_config
 from tanzim.serve.service import Prompts
 from tanzim.serve.shelf import Shelf
 from tanzim.serve.store.store import open_store
@@ -54,15 +55,15 @@ def serving(
     backend = Worker(engine, config.max_batch, config.adapter_memory_mb)
     store, workshop = open_store(config), Workshop(project or Config())
     app = create_app(backend, renderer, config, names, store, workshop, shelf)
-    with running(app) as address:
+    with running(app, config) as address:
         yield address
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """Yield the address of an application."""
+def running(app: FastAPI, config: ServeConfig | None = None) -> Iterator[str]:
+    """Yield the address of an application, served as `run_server` serves it."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn_config(app, config or ServeConfig()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:

@@ -13,11 +13,11 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
-from tanzim.serve.access.gate import Gate, needs_key
+from tanzim.serve.access.gate import Gate, GatedRoute, needs_key
 from tanzim.serve.access.limits import Limits
 from tanzim.serve.access.trail import Audit
 from tanzim.serve.backend import Backend
-from tanzim.serve.bounds import BodyBound
+from tanzim.serve.bounds import FORM, BodyBound
 from tanzim.serve.catalogue import Catalogue
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError, answer, away, no_room, refusal
@@ -91,11 +91,20 @@ def create_app(
             await asyncio.to_thread(traces.close)
         store.close()
 
-    app = FastAPI(title="Tanzim", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Tanzim",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        form_limits=FORM,
+    )
+    app.router.route_class = GatedRoute
     app.state.gate = Gate(store.keys, Limits(), required=needs_key(config))
     app.add_middleware(Audit, trail=store.trail)
     app.add_middleware(Measure, metrics=metrics)
-    app.add_middleware(BodyBound, most=config.max_body_mb, uploads=config.max_file_mb)
+    app.add_middleware(BodyBound, config=config)
     if traces is not None:
         app.add_middleware(Trace, traces=traces)
     _add_errors(app)

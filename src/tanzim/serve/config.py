@@ -103,5 +103,8 @@ class ServeConfig(Section):
     """Largest file a client may upload (MB)."""
     max_project_mb: float = Field(10_240.0, gt=0)
     """Most that a project's files may hold together (MB)."""
-    max_body_mb: float = Field(16.0, gt=0)
+    max_body_mb: float = Field(8.0, gt=0)
     """Largest body of any other request (MB)."""
+    patience_seconds: float = Field(30.0, gt=0)
+    """How long a client may keep the server waiting (s): for the head of a request, for its body (a second
+    more for each 8 KiB), and for room to send an answer."""

@@ -15,6 +15,10 @@ from fastapi import FastAPI
 from tanzim.core.errors import ConfigError
 from tanzim.serve.access.gate import is_local
 from tanzim.serve.config import ServeConfig, TlsConfig
+from tanzim.serve.protocol import patient_for
+
+# Of TLS 1.2; those of 1.3 are all good (RFC 9325, 4.2).
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 # Seconds that a connection may be idle. Longer than clients keep theirs (mostly 5 to 60), since who sends a
 # request on a connection that we are just closing gets no answer.
@@ -46,16 +50,27 @@ def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], N
     address = listener.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     announce(f"{'https' if config.tls else 'http'}://{shown}:{address[1]}/v1")
-    settings = uvicorn.Config(
+    with listener:
+        uvicorn.Server(uvicorn_config(app, config, **encryption)).run(sockets=[listener])
+
+
+def uvicorn_config(app: FastAPI, config: ServeConfig, **encryption: Any) -> uvicorn.Config:  # noqa: ANN401
+    """Return how uvicorn serves ``app``: one implementation of HTTP wherever it runs, and no more of it.
+
+    An address that a proxy tells is believed only where a proxy is said to be (``plain_http``), and only of
+    one on this machine or named in FORWARDED_ALLOW_IPS.
+    """
+    return uvicorn.Config(
         app,
+        http=patient_for(config.patience_seconds),
+        ws="none",
         log_level="warning",
         timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=int(config.drain_seconds),
         server_header=False,
+        proxy_headers=config.plain_http,
         **encryption,
     )
-    with listener:
-        uvicorn.Server(settings).run(sockets=[listener])
 
 
 def _encryption(tls: TlsConfig | None) -> dict[str, Any]:
@@ -73,7 +88,7 @@ def _encryption(tls: TlsConfig | None) -> dict[str, Any]:
             where=f"serve.tls: {tls.certificate}, {tls.key}",
             fix="give a certificate and the private key that belongs to it, both as PEM",
         ) from None
-    return {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+    return {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key, "ssl_ciphers": _CIPHERS}
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -23,6 +23,7 @@ from tanzim.core.errors import ConfigError, DataError
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.store.backup import backup, restore
 from tanzim.serve.store.database import open_database, writing
+from tanzim.serve.store.quota import FullError
 from tanzim.serve.store.store import Store, open_store
 from tanzim.serve.store.tables import metadata
 
@@ -93,7 +94,8 @@ def test_files_are_kept_listed_and_forgotten(store: Store, tmp_path: Path) -> No
         made.append(store.files.add("a", f"{number}.jsonl", "fine-tune", path)["id"])
     path.write_bytes(b"other")
     store.files.add("b", "other", "fine-tune", path)
-    assert store.files.held("a") == 10
+    with pytest.raises(FullError):
+        store.files.add("a", "more", "fine-tune", path, 14)
     listed, after = [], None
     while True:
         page = store.files.list("a", purpose=None, after=after, limit=2, oldest_first=True)

@@ -93,13 +93,10 @@ class Keys:
         """
         parts = _FORM.fullmatch(key)
         id_, secret = parts.groups() if parts else ("", "")
-        with self._engine.begin() as connection:
-            row = connection.execute(select(keys).where(keys.c.id == id_)).mappings().one_or_none()
+        row = self._row(id_)
         known = bytes.fromhex(row["hash"]) if row else _NOBODY
         same = hmac.compare_digest(known, hashlib.sha256(secret.encode()).digest())
-        if row is None or not same or row["revoked_at"] is not None:
-            return None
-        if row["expires_at"] is not None and row["expires_at"] <= time.time():
+        if row is None or not same or _ended(row):
             return None
         return Caller(
             row["project"],
@@ -108,3 +105,17 @@ class Keys:
             row["requests_per_minute"],
             row["tokens_per_minute"],
         )
+
+    def ended(self, id_: str) -> bool:
+        """Tell whether a key has expired, was revoked, or is gone."""
+        row = self._row(id_)
+        return row is None or _ended(row)
+
+    def _row(self, id_: str) -> RowMapping | None:
+        with self._engine.begin() as connection:
+            return connection.execute(select(keys).where(keys.c.id == id_)).mappings().one_or_none()
+
+
+def _ended(row: RowMapping) -> bool:
+    expires = row["expires_at"]
+    return row["revoked_at"] is not None or (expires is not None and expires <= time.time())

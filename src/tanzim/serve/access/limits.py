@@ -6,13 +6,20 @@ so the last answer may go over; what is over is waited for.
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.errors import ApiError
+
+UPLOADS = 8  # that a project may send at the same time: what is on its way counts in no quota yet
+REFUSALS = 60  # in a minute that an address gets in full
+_ADDRESSES = 10_000  # most that are remembered
 
 
 @dataclass
@@ -38,6 +45,7 @@ class Limits:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self._uploading: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def admit(self, caller: Caller) -> None:
@@ -73,8 +81,75 @@ class Limits:
         with self._lock:
             self._bucket(caller.key, "tokens", caller.tokens_per_minute).left -= tokens
 
+    @contextmanager
+    def uploading(self, project: str | None) -> Iterator[None]:
+        """Count an upload of a project (None: it is none) for as long as the block runs.
+
+        Raises:
+            ApiError: the project sends too many already (429).
+
+        """
+        if project is None:
+            yield
+            return
+        with self._lock:
+            if self._uploading[project] >= UPLOADS:
+                message = f"The project sends {UPLOADS} files or parts already. Try again in a second."
+                raise ApiError(429, message, code="rate_limit_exceeded", retry_after=1)
+            self._uploading[project] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._uploading[project] -= 1
+                if not self._uploading[project]:
+                    del self._uploading[project]
+
     def _bucket(self, key: str, kind: str, rate: int) -> _Bucket:
         now = self._clock()
         bucket = self._buckets.setdefault((key, kind), _Bucket(rate, now))
         bucket.refill(rate, now)
         return bucket
+
+
+class Strangers:
+    """Those whose key was refused, by address: who goes on trying is answered shortly, and not written down.
+
+    A good key is never turned away for what others tried from its address. IPv6 counts by the network of 64
+    bits, since one machine has as many addresses as it likes.
+
+    Args:
+        clock: seconds that only go forward.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def note(self, address: str) -> None:
+        """Count a refusal.
+
+        Raises:
+            ApiError: there were too many in the last minute (429).
+
+        """
+        now, name = self._clock(), _network(address)
+        bucket = self._buckets.setdefault(name, _Bucket(REFUSALS, now))
+        self._buckets.move_to_end(name)
+        if len(self._buckets) > _ADDRESSES:
+            self._buckets.popitem(last=False)
+        bucket.refill(REFUSALS, now)
+        if bucket.left < 1:
+            wait = (1 - bucket.left) * 60 / REFUSALS
+            message = "Too many requests without a good key. Try again later."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=wait)
+        bucket.left -= 1
+
+
+def _network(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))

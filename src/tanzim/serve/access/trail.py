@@ -1,4 +1,9 @@
-"""The audit trail: who changed what, and who was turned away."""
+"""The audit trail: who changed what, and who was turned away.
+
+What somebody without a key sends is refused before it can change anything; of it only the refusals are
+written, and of those no more than `tanzim.serve.access.limits.REFUSALS` a minute from an address, so that
+nobody fills the database from outside.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,7 @@ class Trail:
             "key": caller.key if caller else None,
             "project": caller.project if caller else None,
             "address": address,
-            "method": method,
+            "method": method[:16],
             "path": path,
             "status": status,
         }
@@ -70,11 +75,10 @@ class Audit:
             nonlocal lost
             if message["type"] == "http.response.start":
                 status, method, path = message["status"], scope["method"], scope["path"]
+                caller = scope.get("state", {}).get("caller")
                 changes = method not in _READS and path not in _ANSWERS
-                if status in (401, 403) or (changes and status != 404):
-                    caller = scope.get("state", {}).get("caller")
-                    address = (scope.get("client") or ("",))[0]
-                    shown = path[:500].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes no NUL
+                if status in (401, 403) or (changes and caller is not None):
+                    address, shown = (scope.get("client") or ("",))[0], _plain(path)
                     try:
                         await run_in_threadpool(self._trail.add, caller, address, method, shown, status)
                     except AWAY as error:  # what is not in the trail is not confirmed
@@ -84,3 +88,8 @@ class Audit:
                 await send(message)
 
         await self._app(scope, receive, noted)
+
+
+def _plain(path: str) -> str:
+    """Return a path as it is written down: of bounded length, and in one line whoever prints it."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in path[:500])

@@ -14,6 +14,9 @@ from tanzim.core.records import Json
 from tanzim.serve.schema import Strict
 
 Auto = Literal["auto"]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -56,7 +59,7 @@ class JobRequest(Strict):
     method: Method | None = None
     suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
     seed: int | None = Field(None, ge=0, lt=2**31)
-    metadata: dict[str, str] | None = Field(None, max_length=16)
+    metadata: Metadata | None = None
     integrations: Annotated[list[Any], Field(max_length=0)] | None = None
     tanzim: Extension = Extension()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from tanzim.core.records import Json
@@ -12,10 +13,13 @@ from tanzim.serve.observe.metrics import Metrics
 from tanzim.serve.observe.requests import RequestLog
 from tanzim.serve.service import Service
 from tanzim.serve.store.page import Page
+from tanzim.serve.store.quota import FullError
 from tanzim.serve.store.store import Store
 
 MB = 1 << 20
 _LONGEST = 255  # characters of a file's name
+# They turn the direction of what follows, so that a name looks like another (Unicode TR 36).
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,11 @@ def missing(kind: str, id_: str) -> ApiError:
 
 
 def plain_name(name: str) -> str:
-    """Return a file's name as a client gave it, without folders, and without NUL (PostgreSQL takes none)."""
-    return name.replace("\0", "").replace("\\", "/").rsplit("/", 1)[-1][:_LONGEST] or "file"
+    """Return a file's name as a client gave it, without folders, and without signs that rule a terminal."""
+    shown = "".join(sign for sign in name if unicodedata.category(sign) != "Cc" and sign not in _TURNS)
+    return shown.replace("\\", "/").rsplit("/", 1)[-1][:_LONGEST] or "file"
 
 
-def too_much(config: ServeConfig, param: str) -> ApiError:
+def too_much(full: FullError, param: str) -> ApiError:
     """Return the error of a file for which its project has no room."""
-    message = f"The project's files would hold more than {config.max_project_mb:g} MB. Delete some."
-    return ApiError(400, message, code="storage_full", param=param)
+    return ApiError(400, f"The project's {full}. Delete some.", code="storage_full", param=param)

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Annotated, Literal
 
 from fastapi import FastAPI, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.errors import ApiError
 from tanzim.serve.routes.context import MB, Context, listed, missing, plain_name, too_much
 from tanzim.serve.store.files import file_object
+from tanzim.serve.store.quota import FullError
 from tanzim.serve.store.store import ROOM
 
 
 def add(app: FastAPI, context: Context) -> None:
     """Add the routes."""
-    files = context.store.files
+    files, most = context.store.files, int(context.config.max_project_mb * MB)
 
     @app.post("/v1/files")
     def upload(caller: Trains, file: UploadFile, purpose: Annotated[Literal["fine-tune"], Form()]) -> Json:
@@ -35,10 +37,10 @@ def add(app: FastAPI, context: Context) -> None:
                 shutil.copyfileobj(file.file, out, MB)
             if not path.stat().st_size:
                 raise ApiError(400, "The file is empty.", code="empty_file", param="file")
-            held = files.held(caller.project) + context.store.uploads.held(caller.project)
-            if held + path.stat().st_size > context.config.max_project_mb * MB:
-                raise too_much(context.config, "file")
-            return file_object(files.add(caller.project, name, purpose, path))
+            try:
+                return file_object(files.add(caller.project, name, purpose, path, most))
+            except FullError as full:
+                raise too_much(full, "file") from None
 
     @app.get("/v1/files")
     def all_files(
@@ -77,7 +79,7 @@ def add(app: FastAPI, context: Context) -> None:
         return StreamingResponse(_parts(stream), media_type="application/octet-stream")
 
 
-def _parts(stream: IO[bytes]) -> Iterator[bytes]:
+async def _parts(stream: IO[bytes]) -> AsyncIterator[bytes]:
     with stream:
-        while part := stream.read(MB):
+        while part := await run_in_threadpool(stream.read, MB):
             yield part

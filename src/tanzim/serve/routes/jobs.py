@@ -23,6 +23,7 @@ from tanzim.serve.errors import ApiError
 from tanzim.serve.jobs.schema import ENDED, JobRequest, checkpoint_object, event_object, job_object
 from tanzim.serve.jobs.work import Order
 from tanzim.serve.routes.context import Context, listed, missing
+from tanzim.serve.store.quota import FullError
 
 _SEEDS = 1 << 31
 _LOOK = 0.25  # seconds between two looks for new events
@@ -54,7 +55,11 @@ def add(app: FastAPI, context: Context) -> None:
             context.workshop.check(order)
         except ConfigError as error:
             raise ApiError(400, error.what, code="invalid_value", param=error.where) from error
-        return job_object(jobs.add(caller.project, row))
+        try:
+            return job_object(jobs.add(caller.project, row))
+        except FullError as full:
+            message = f"The project's {full}. Wait for some to end, or cancel them."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=60) from None
 
     @app.get("/v1/fine_tuning/jobs")
     def all_jobs(caller: Sees, after: str | None = None, limit: Limit = 20) -> Json:

@@ -17,12 +17,14 @@ from tanzim.serve.access.roles import Caller
 from tanzim.serve.errors import ApiError
 from tanzim.serve.routes.context import MB, Context, missing, plain_name, too_much
 from tanzim.serve.routes.uploads_schema import CompleteRequest, UploadRequest, part_object, upload_object
+from tanzim.serve.store.quota import PARTS, FullError
 from tanzim.serve.store.store import ROOM
 
 
 def add(app: FastAPI, context: Context) -> None:
     """Add the routes."""
     uploads, files, config = context.store.uploads, context.store.files, context.config
+    completing: dict[str, object] = {}
 
     @app.post("/v1/uploads")
     def begin(asked: UploadRequest, caller: Trains) -> Json:
@@ -30,10 +32,11 @@ def add(app: FastAPI, context: Context) -> None:
             message = f"The file would be larger than {config.max_file_mb:g} MB."
             raise ApiError(400, message, code="file_too_large", param="bytes")
         most = int(config.max_project_mb * MB)
-        row = uploads.add(caller.project, plain_name(asked.filename), asked.purpose, asked.bytes, most)
-        if row is None:
-            raise too_much(config, "bytes")
-        return upload_object(row)
+        name = plain_name(asked.filename)
+        try:
+            return upload_object(uploads.add(caller.project, name, asked.purpose, asked.bytes, most))
+        except FullError as full:
+            raise too_much(full, "bytes") from None
 
     @app.post("/v1/uploads/{id_}/parts")
     def part(id_: str, caller: Trains, data: UploadFile) -> Json:
@@ -46,7 +49,8 @@ def add(app: FastAPI, context: Context) -> None:
             row = uploads.add_part(id_, path)
         if row is None:
             upload = _pending(context, caller, id_)
-            message = f"With this part the upload has more than the {upload['bytes']} bytes it declared."
+            message = f"With this part the upload has more than the {upload['bytes']} bytes it declared"
+            message += f", or than {PARTS:,} parts."
             raise ApiError(400, message, code="invalid_value", param="data")
         return part_object(row)
 
@@ -55,7 +59,7 @@ def add(app: FastAPI, context: Context) -> None:
         upload = _pending(context, caller, id_)
         sizes = {row["id"]: row["bytes"] for row in uploads.parts(id_)}
         _check(upload, sizes, asked)
-        with _room(context) as path:
+        with _alone(completing, id_), _room(context) as path:
             try:
                 md5 = uploads.join(asked.part_ids, path)
             except FileNotFoundError:  # it was cancelled, or its hour ended, in between
@@ -114,6 +118,23 @@ def _check(upload: RowMapping, sizes: dict[str, int], asked: CompleteRequest) ->
     if come != upload["bytes"]:
         message = f"The parts have {come} bytes together; the upload declared {upload['bytes']}."
         raise ApiError(400, message, code="invalid_value", param="part_ids")
+
+
+@contextmanager
+def _alone(completing: dict[str, object], id_: str) -> Iterator[None]:
+    """Let nobody else complete the same upload while the block runs: each takes its size on the disk twice.
+
+    Raises:
+        ApiError: somebody does (400).
+
+    """
+    mine = object()
+    if completing.setdefault(id_, mine) is not mine:
+        raise ApiError(400, "The upload is being completed already.", param="id")
+    try:
+        yield
+    finally:
+        del completing[id_]
 
 
 @contextmanager

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import IO
 
-from sqlalchemy import Engine, RowMapping, delete, func, insert, select
+from sqlalchemy import Engine, RowMapping, delete, insert, select
 
 from tanzim.core.records import Json
 from tanzim.serve.store.blobs import Marked
 from tanzim.serve.store.database import writing
 from tanzim.serve.store.ids import new_id
 from tanzim.serve.store.page import Page, page
+from tanzim.serve.store.quota import FullError, check_room
 from tanzim.serve.store.tables import files
 
 
@@ -29,7 +30,9 @@ class Files:
     def __init__(self, engine: Engine, blobs: Marked) -> None:
         self._engine, self._blobs = engine, blobs
 
-    def add(self, project: str, filename: str, purpose: str, path: Path) -> RowMapping:
+    def add(
+        self, project: str, filename: str, purpose: str, path: Path, most: int | None = None
+    ) -> RowMapping:
         """Keep a copy of the file at ``path``; when this returns, nothing loses it.
 
         Args:
@@ -37,12 +40,22 @@ class Files:
             filename: as the client calls it; never used as a path.
             purpose: such as fine-tune.
             path: its bytes.
+            most: bytes of all the project's files together; None for any number.
+
+        Raises:
+            FullError: the project has no room for it.
 
         """
         row = self.bring(project, filename, purpose, path)
-        with writing(self._engine) as connection:
-            connection.execute(insert(files).values(row))
-            made = connection.execute(select(files).where(files.c.id == row["id"])).mappings().one()
+        try:
+            with writing(self._engine) as connection:
+                if most is not None:
+                    check_room(connection, project, row["bytes"], most)
+                connection.execute(insert(files).values(row))
+                made = connection.execute(select(files).where(files.c.id == row["id"])).mappings().one()
+        except FullError:
+            self.discard(row["id"])
+            raise
         self.settle(row["id"])
         return made
 
@@ -102,12 +115,6 @@ class Files:
             query = query.where(files.c.purpose == purpose)
         with self._engine.begin() as connection:
             return page(connection, files, query, after=after, limit=limit, oldest_first=oldest_first)
-
-    def held(self, project: str) -> int:
-        """Return the bytes of all files of a project."""
-        query = select(func.coalesce(func.sum(files.c.bytes), 0)).where(files.c.project == project)
-        with self._engine.begin() as connection:
-            return int(connection.execute(query).scalar_one())
 
     def delete(self, project: str, id_: str) -> bool:
         """Forget a file; tell whether there was one."""

@@ -12,6 +12,7 @@ from tanzim.core.records import Json
 from tanzim.serve.store.database import writing
 from tanzim.serve.store.ids import new_id
 from tanzim.serve.store.page import Page, page
+from tanzim.serve.store.quota import check_queue
 from tanzim.serve.store.tables import events, files, jobs, models
 
 UNFINISHED = ("validating_files", "queued", "running", "paused")
@@ -33,6 +34,9 @@ class Jobs:
             project: whose it is.
             asked: model, training_file, validation_file, suffix, seed, method, settings, metadata.
 
+        Raises:
+            FullError: the project has as many jobs as it may that have not ended.
+
         """
         row = {
             **asked,
@@ -45,6 +49,7 @@ class Jobs:
             "created_at": int(time.time()),
         }
         with writing(self._engine) as connection:
+            check_queue(connection, project, UNFINISHED)
             connection.execute(insert(jobs).values(row))
             tell(connection, row["id"], f"Created fine-tuning job: {row['id']}")
             return _get(connection, row["id"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, select
+from sqlalchemy import Connection, RowMapping, Select, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ def page(
         connection: of a transaction.
         table: has ``number`` and ``id``.
         query: selects its rows.
-        after: the id of the last row seen; an unknown one begins at the start.
+        after: the id of the last row seen; one that ``query`` does not select begins at the start.
         limit: rows of a page.
         oldest_first: the order.
 
     """
     number = table.c.number
     if after is not None:
-        seen = connection.scalar(select(number).where(table.c.id == after))
+        seen = connection.scalar(query.with_only_columns(number).where(table.c.id == after))
         if seen is not None:
             query = query.where(number > seen if oldest_first else number < seen)
     query = query.order_by(number if oldest_first else number.desc()).limit(limit + 1)

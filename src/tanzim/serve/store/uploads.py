@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Engine, RowMapping, delete, func, insert, select, update
 
 from tanzim.core.records import Json
 from tanzim.serve.store.blobs import Marked
 from tanzim.serve.store.database import writing
 from tanzim.serve.store.ids import new_id
+from tanzim.serve.store.quota import PARTS, check_room
 from tanzim.serve.store.tables import files, parts, uploads
 
 LIFE = 3600  # seconds until an upload that is not complete ends
@@ -34,10 +35,14 @@ class Uploads:
     def __init__(self, engine: Engine, blobs: Marked) -> None:
         self._engine, self._blobs = engine, blobs
 
-    def add(self, project: str, filename: str, purpose: str, size: int, most: int) -> RowMapping | None:
-        """Begin an upload; None if the project would then hold more than ``most`` bytes.
+    def add(self, project: str, filename: str, purpose: str, size: int, most: int) -> RowMapping:
+        """Begin an upload.
 
         What is declared counts as held, so that many uploads at once do not come to more together.
+
+        Raises:
+            FullError: the project would then hold more than ``most`` bytes.
+
         """
         self.sweep()
         id_, now = new_id("upload"), int(time.time())
@@ -52,8 +57,7 @@ class Uploads:
             "expires_at": now + LIFE,
         }
         with writing(self._engine) as connection:
-            if _held(connection, project) + size > most:
-                return None
+            check_room(connection, project, size, most)
             connection.execute(insert(uploads).values(row))
             return connection.execute(select(uploads).where(uploads.c.id == id_)).mappings().one()
 
@@ -64,21 +68,17 @@ class Uploads:
         with self._engine.begin() as connection:
             return connection.execute(query).mappings().one_or_none()
 
-    def held(self, project: str) -> int:
-        """Return the bytes that a project's uploads under way will come to."""
-        with self._engine.begin() as connection:
-            return _pending(connection, project)
-
     def add_part(self, id_: str, path: Path) -> RowMapping | None:
-        """Keep the bytes at ``path`` as a part; None if the upload has ended, or declared fewer."""
+        """Keep the bytes at ``path`` as a part; None if the upload has ended or is full."""
         part, size = new_id("part"), path.stat().st_size
         self._blobs.put(_key(part), path)
         with writing(self._engine) as connection:
             own = select(uploads).where(uploads.c.id == id_).with_for_update()
             upload = connection.execute(own).mappings().one()
-            sizes = select(func.coalesce(func.sum(parts.c.bytes), 0)).where(parts.c.upload == id_)
-            come = int(connection.execute(sizes).scalar_one())
-            fits = upload["status"] == "pending" and come + size <= upload["bytes"]
+            sizes = select(func.coalesce(func.sum(parts.c.bytes), 0), func.count())
+            come, count = connection.execute(sizes.where(parts.c.upload == id_)).one()
+            within = int(come) + size <= upload["bytes"] and count < PARTS
+            fits = upload["status"] == "pending" and within
             if fits:
                 row = {"id": part, "upload": id_, "bytes": size, "created_at": int(time.time())}
                 connection.execute(insert(parts).values(row))
@@ -147,17 +147,6 @@ class Uploads:
             self._blobs.delete(_key(part))
         with writing(self._engine) as connection:
             connection.execute(delete(parts).where(parts.c.upload == id_))
-
-
-def _pending(connection: Connection, project: str) -> int:
-    query = select(func.coalesce(func.sum(uploads.c.bytes), 0))
-    query = query.where(uploads.c.project == project, uploads.c.status == "pending")
-    return int(connection.execute(query).scalar_one())
-
-
-def _held(connection: Connection, project: str) -> int:
-    query = select(func.coalesce(func.sum(files.c.bytes), 0)).where(files.c.project == project)
-    return int(connection.execute(query).scalar_one()) + _pending(connection, project)
 
 
 def _key(part: str) -> str:
