@@ -179,7 +179,9 @@ class Engine:
             self._forward, self._weights, self._residents, max_batch=max_batch, join_at=join_at, mix=mix
         )
 
-    def server(self, max_batch: int, *, cache_tokens: int | None = None) -> Scheduler | PagedScheduler:
+    def server(
+        self, max_batch: int, *, cache_tokens: int | None = None, speculate: bool = False
+    ) -> Scheduler | PagedScheduler:
         """Return the scheduler for many requests that come and go: the lean one where the model fits it.
 
         It keeps a copy of the weights in the layout that is fastest. The base's weights must not be
@@ -188,9 +190,11 @@ class Engine:
         Args:
             max_batch: most requests computed together.
             cache_tokens: tokens that the KV cache holds; None takes a share of the free memory.
+            speculate: draft tokens where it pays (the lean scheduler only); first some passes are timed.
 
         """
         from tanzim.infer.paged_scheduler import PagedScheduler
+        from tanzim.infer.speculation import measure
 
         self._residents.let_all_go()  # whoever held them served before
         plain = self.scheduler(max_batch)
@@ -205,6 +209,7 @@ class Engine:
             max_batch=max_batch,
             context=self.context_length,
             cache_tokens=cache_tokens,
+            cost=measure(lean, self._weights) if speculate else None,
         )
 
     def _lean_model(self) -> LeanModel | None:

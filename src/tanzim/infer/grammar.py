@@ -92,6 +92,10 @@ class Matcher:
         """Why the grammar cannot be followed any longer, such as for its size."""
         return str(self._inner.get_error()) if self._inner.is_error() else None
 
+    def forced(self) -> list[int]:
+        """Return the tokens that must come next, as the tokenizer would cut what they say."""
+        return [] if self.error is not None or self.ended else list(self._inner.compute_ff_tokens())
+
     def masked(self, logits_V: Tensor) -> Tensor:
         """Return the logits with −∞ for every token that cannot come next."""
         self._inner.unsafe_compute_mask_ptr(self._mask_W.data_ptr(), 4 * self._mask_W.numel())

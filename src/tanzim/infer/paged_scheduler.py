@@ -1,27 +1,29 @@
 """Continuous batching over pages: every pass takes what is there, decoding rows and pieces of prompts.
 
-Legend: W sequences that get a token, V vocabulary.
+Legend: W tokens whose successors are wanted, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from tanzim.core.errors import ModelError
+from tanzim.infer.drafts import NOTHING, Draft, Drafter
 from tanzim.infer.kernels import PAGE
 from tanzim.infer.lean import LeanModel, moved
 from tanzim.infer.memory import free_memory
 from tanzim.infer.paged_cache import Chunk, Pass, pages_of
 from tanzim.infer.pages import Pages, Table
 from tanzim.infer.residents import Residents
-from tanzim.infer.sampling import choose, logprobs
+from tanzim.infer.sampling import draw, logprob
 from tanzim.infer.scheduler import Scheduler
 from tanzim.infer.sequence import Sequence
+from tanzim.infer.speculation import Budget, Cost
 from tanzim.infer.weights import Weights
 
 CHUNK = 256  # prompt tokens in a pass that others decode in: how long they wait for it
@@ -31,11 +33,16 @@ SHARE_OF_MEMORY = 0.25  # of what is free, for the cache
 
 @dataclass(eq=False, slots=True)
 class _Row:
-    """A running sequence, its pages, and all its tokens."""
+    """A running sequence, its pages, all its tokens, and those guessed beyond them for the next pass."""
 
     sequence: Sequence
     table: Table
     ids: list[int]
+    drafter: Drafter = field(init=False)
+    draft: Draft = NOTHING
+
+    def __post_init__(self) -> None:
+        self.drafter = Drafter(self.ids, self.sequence.sampler.matcher)
 
     @property
     def left(self) -> int:
@@ -58,6 +65,7 @@ class PagedScheduler:
         context: most tokens of a sequence.
         cache_tokens: tokens that the cache holds; None takes a share of the free memory, at most what
             ``max_batch`` sequences of full length need.
+        cost: what passes take, so that tokens are drafted where it pays; None drafts none.
 
     """
 
@@ -71,8 +79,10 @@ class PagedScheduler:
         max_batch: int,
         context: int | None,
         cache_tokens: int | None = None,
+        cost: Cost | None = None,
     ) -> None:
         self._lean, self._weights, self._other = lean, weights, other
+        self._cost = cost
         self._residents = residents
         self._max_batch = max_batch
         if cache_tokens is None:
@@ -135,12 +145,7 @@ class PagedScheduler:
             return failed + (self._other.step() if self._other.busy else [])
         parts = self._divide()
         logits_WV = self._compute(parts)
-        advanced = []
-        for row, count in parts:
-            self._pages.advance(row.table, row.ids, count)
-            if not row.left:
-                advanced.append(row)
-        return failed + self._sample(logits_WV, advanced)
+        return failed + self._take(logits_WV, parts)
 
     def _mixes(self, sequence: Sequence) -> bool:
         return self._weights.mixes(sequence.request.adapter)
@@ -178,7 +183,7 @@ class PagedScheduler:
 
     def _divide(self) -> list[tuple[_Row, int]]:
         """Return the rows of the next pass and how many tokens of each: first those that decode."""
-        decoding = [(row, 1) for row in self._rows if row.left == 1]
+        decoding = [row for row in self._rows if row.left == 1]
         room = CHUNK if decoding else ALONE
         reading = []
         for row in self._rows:
@@ -186,51 +191,88 @@ class PagedScheduler:
                 count = min(row.left, room)
                 reading.append((row, count))
                 room -= count
-        return decoding + reading
+        if self._cost is not None:
+            self._draft(self._cost, decoding, sum(count for _, count in reading))
+        return [(row, 1 + len(row.draft.tokens)) for row in decoding] + reading
+
+    def _draft(self, cost: Cost, decoding: list[_Row], other_tokens: int) -> None:
+        """Choose what the rows that decode compute beyond their last token."""
+        prices = [cost.of(row.table.tokens, row.sequence.request.adapter is not None) for row in decoding]
+        budget = Budget(cost, prices, other_tokens)
+        for place, row in enumerate(decoding):
+            left = row.sequence.limit - len(row.sequence.ids)
+            row.draft = row.drafter.draft(left - 1, budget.least(place))  # the model adds one of its own
+        counts = budget.share_out([row.draft.chances for row in decoding])
+        for row, count in zip(decoding, counts, strict=True):
+            row.draft = row.draft.first(count)
 
     def _compute(self, parts: list[tuple[_Row, int]]) -> Tensor:
-        """Run the model over ``parts``; returns the logits of those whose tokens end with them, [W, V]."""
+        """Run the model over ``parts``; returns the logits after all known tokens and drafts, [W, V]."""
         ids: list[int] = []
         positions: list[int] = []
         pages: list[int] = []
         wanted: list[int] = []
         chunks: list[Chunk] = []
-        decoding: list[Table] = []
+        decoding: list[tuple[list[int], int]] = []
         for row, count in parts:
-            table = row.table
+            table, start = row.table, len(ids)
             self._pages.grow(table, count)
             done = table.tokens
-            if row.left == 1:
-                decoding.append(table)
+            ids += row.ids[done : done + count]
+            if row.left == 1:  # a draft's token sees those before it: keys are stored before any are read
+                ids += row.draft.tokens
+                decoding += ((table.pages, done + number + 1) for number in range(count))
+                wanted += range(start, start + count)
             else:
                 needed = -(-(done + count) // PAGE)
-                chunks.append(Chunk(len(ids), len(ids) + count, tuple(table.pages[:needed]), done + count))
-            ids += row.ids[done : done + count]
+                chunks.append(Chunk(start, start + count, tuple(table.pages[:needed]), done + count))
+                if row.left == count:
+                    wanted.append(start + count - 1)
             positions += range(done, done + count)
             pages += (table.pages[place // PAGE] for place in range(done, done + count))
-            if row.left == count:
-                wanted.append(len(ids) - 1)
         self._weights.plan((row.sequence.request.adapter, count) for row, count in parts)
         step = Pass(
             torch.tensor(ids), torch.tensor(positions), torch.tensor(pages),
-            pages_of([table.pages for table in decoding]),
-            torch.tensor([table.tokens + 1 for table in decoding], dtype=torch.int64),
+            pages_of([table for table, _ in decoding]),
+            torch.tensor([length for _, length in decoding], dtype=torch.int64),
             tuple(chunks), torch.tensor(wanted, dtype=torch.int64),
         )  # fmt: skip
         return self._lean(moved(step, self._lean.device), self._cache)
 
-    def _sample(self, logits_WV: Tensor, rows: list[_Row]) -> list[Sequence]:
-        if not rows:
-            return []
-        samplers = [row.sequence.sampler for row in rows]
-        chosen = choose(logits_WV, samplers)
-        details = logprobs(logits_WV, chosen, samplers)
-        for row, token, detail in zip(rows, chosen, details, strict=True):
-            row.sequence.append(token, detail)
-            row.ids.append(token)
+    def _take(self, logits_WV: Tensor, parts: list[tuple[_Row, int]]) -> list[Sequence]:
+        """Give tokens to all rows that are computed to their end; note what has been computed."""
+        likeliest: list[int] = logits_WV.argmax(dim=-1).tolist()
+        advanced, start = [], 0
+        for row, count in parts:
+            if row.left > count:
+                self._pages.advance(row.table, row.ids, count)
+                continue
+            drafted = len(row.draft.tokens)
+            end = start + drafted + 1
+            right = self._choose(row, logits_WV[start:end], likeliest[start:end])
+            start = end
+            # What is known of the cache are tokens that came: never a wrong guess.
+            self._pages.advance(row.table, row.ids, count - drafted + right)
+            row.drafter.learn(row.draft, right)
             if row.sequence.finish_reason is not None:
                 self._leave(row)
-        return [row.sequence for row in rows]
+            advanced.append(row.sequence)
+        return advanced
+
+    def _choose(self, row: _Row, logits_TV: Tensor, likeliest: list[int]) -> int:
+        """Choose a row's next tokens one by one as long as its draft goes on alike; return how far it did.
+
+        Each is drawn as if there were no draft, so that the answer is the same with and without.
+        """
+        sequence, sampler, draft = row.sequence, row.sequence.sampler, row.draft.tokens
+        for place, likely in enumerate(likeliest):
+            token = draw(logits_TV[place], likely, sampler)
+            sequence.append(token, logprob(logits_TV[place], token, sampler))
+            row.ids.append(token)
+            goes_on = place < len(draft) and token == draft[place]
+            if sequence.finish_reason is not None or not goes_on:
+                break
+        return place
 
     def _leave(self, row: _Row) -> None:
         self._rows.remove(row)

@@ -67,17 +67,29 @@ def choose(logits_BV: Tensor, samplers: list[Sampler]) -> list[int]:
         samplers: one per row; a temperature of 0 takes the likeliest token.
 
     """
-    chosen: list[int] = logits_BV.argmax(dim=-1).tolist()
-    for row, sampler in enumerate(samplers):
-        matcher = sampler.matcher
-        logits_V = logits_BV[row] if matcher is None else matcher.masked(logits_BV[row])
-        if sampler.temperature > 0:
-            chosen[row] = sampler.choose(logits_V)
-        elif matcher is not None:
-            chosen[row] = int(logits_V.argmax())
-        if matcher is not None:
-            matcher.take(chosen[row])
-    return chosen
+    likeliest: list[int] = logits_BV.argmax(dim=-1).tolist()
+    return [draw(*row) for row in zip(logits_BV, likeliest, samplers, strict=True)]
+
+
+def draw(logits_V: Tensor, likeliest: int, sampler: Sampler) -> int:
+    """Choose the next token of a sequence.
+
+    Args:
+        logits_V: the model's logits.
+        likeliest: where they are largest.
+        sampler: the sequence's.
+
+    """
+    matcher = sampler.matcher
+    if matcher is not None:
+        logits_V = matcher.masked(logits_V)
+    if sampler.temperature > 0:
+        likeliest = sampler.choose(logits_V)
+    elif matcher is not None:
+        likeliest = int(logits_V.argmax())
+    if matcher is not None:
+        matcher.take(likeliest)
+    return likeliest
 
 
 def logprobs(logits_BV: Tensor, chosen: list[int], samplers: list[Sampler]) -> list[TokenLogprob | None]:
@@ -89,12 +101,21 @@ def logprobs(logits_BV: Tensor, chosen: list[int], samplers: list[Sampler]) -> l
         samplers: one per row.
 
     """
-    result: list[TokenLogprob | None] = [None] * len(chosen)
-    for row, (token, sampler) in enumerate(zip(chosen, samplers, strict=True)):
-        if sampler.logprobs is None:
-            continue
-        logprob_V = torch.log_softmax(logits_BV[row].float(), dim=-1)
-        values, ids = logprob_V.topk(min(sampler.logprobs, logprob_V.shape[0]))
-        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-        result[row] = TokenLogprob(token, float(logprob_V[token]), top)
-    return result
+    return [logprob(*row) for row in zip(logits_BV, chosen, samplers, strict=True)]
+
+
+def logprob(logits_V: Tensor, token: int, sampler: Sampler) -> TokenLogprob | None:
+    """Return a token's log-probability and the likeliest ones', if the sequence's request asks for them.
+
+    Args:
+        logits_V: the model's logits.
+        token: the one chosen.
+        sampler: the sequence's.
+
+    """
+    if sampler.logprobs is None:
+        return None
+    logprob_V = torch.log_softmax(logits_V.float(), dim=-1)
+    values, ids = logprob_V.topk(min(sampler.logprobs, logprob_V.shape[0]))
+    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return TokenLogprob(token, float(logprob_V[token]), top)

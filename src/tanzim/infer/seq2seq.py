@@ -36,7 +36,7 @@ class Seq2SeqEngine(Engine):
         """
         _refuse()
 
-    def server(self, max_batch: int, *, cache_tokens: int | None = None) -> NoReturn:
+    def server(self, max_batch: int, *, cache_tokens: int | None = None, speculate: bool = False) -> NoReturn:
         """Refuse.
 
         Raises:
