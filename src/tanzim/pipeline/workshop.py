@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from tanzim.adapters.config import form
 from tanzim.core.config import with_values
 from tanzim.core.errors import ConfigError
 from tanzim.core.files import write_json, write_text
@@ -68,6 +69,12 @@ class Workshop:
             data["data.validation_path"] = str(folder / "validation.jsonl")
         train = {f"train.{key}": value for key, value in order.settings.items()}
         config = with_values(start, train, where="tanzim.train")
+        if form(config.train.method) != "adapter":
+            raise ConfigError(
+                f"train.method.type={config.train.method.type} changes the whole model, and this server "
+                "answers with adapters of one base; tanzim train makes it",
+                where="tanzim.train.method.type",
+            )
         multiplier = order.hyperparameters.get("learning_rate_multiplier", "auto")
         if not isinstance(multiplier, str):
             data["train.learning_rate"] = config.train.learning_rate * multiplier

@@ -7,7 +7,7 @@ change the answer. Specification: https://platform.openai.com/docs/api-reference
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -148,7 +148,24 @@ class SchemaFormat(Strict):
 AnswerFormat = TextFormat | ObjectFormat | SchemaFormat
 
 
-class ChatRequest(Strict):
+class Stopped(Strict):
+    """What ends before a text that the client names."""
+
+    stop: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(max_length=4)] | None = None
+
+    @model_validator(mode="after")
+    def _stops_are_texts(self) -> Self:
+        if any(not text for text in self.stops):
+            raise ValueError("a stop string is empty")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatRequest(Stopped):
     """The body of ``POST /v1/chat/completions``."""
 
     model: str
@@ -159,7 +176,6 @@ class ChatRequest(Strict):
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(None, ge=1, le=128)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
@@ -187,14 +203,7 @@ class ChatRequest(Strict):
             raise ValueError("top_logprobs needs logprobs to be true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream to be true")
-        if any(not text for text in self.stops):
-            raise ValueError("a stop string is empty")
         return self
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def grammar(self) -> Grammar | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictInt, StrictStr, model_validator
 
-from tanzim.serve.schema import StreamOptions, Strict
+from tanzim.serve.schema import Stopped, StreamOptions
 
 LONGEST = 16  # tokens of an answer where the request does not say, as the API has it
 MOST = 1024  # answers of one request: prompts × n
@@ -26,7 +26,7 @@ def each(given: str | list[str] | list[int] | list[list[int]]) -> list[str | lis
     return [tokens] if tokens else [one for one in given if not isinstance(one, int)]
 
 
-class CompletionRequest(Strict):
+class CompletionRequest(Stopped):
     """The body of ``POST /v1/completions``."""
 
     model: str
@@ -36,7 +36,6 @@ class CompletionRequest(Strict):
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(None, ge=1, le=128)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
@@ -54,8 +53,6 @@ class CompletionRequest(Strict):
     def _fits_together(self) -> CompletionRequest:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream to be true")
-        if any(not text for text in self.stops):
-            raise ValueError("a stop string is empty")
         if len(self.prompts) * (self.n or 1) > MOST:
             raise ValueError(
                 f"prompt has {len(self.prompts)} prompts; with n they come to over {MOST} answers"
@@ -68,8 +65,3 @@ class CompletionRequest(Strict):
     def prompts(self) -> list[str | list[int]]:
         """The prompts, each as text or as tokens."""
         return each(self.prompt)
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
