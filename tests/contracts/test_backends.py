@@ -103,7 +103,7 @@ def tiny(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempP
     return make_tiny(tiny_tokenizer, tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module", params=["tanzim", "fake", REAL_VLLM])
+@pytest.fixture(scope="module", params=["tanzim", pytest.param("fake", marks=pytest.mark.slow), REAL_VLLM])
 def place(
     request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
@@ -172,14 +172,10 @@ def test_a_stop_string(place: Place) -> None:
 
 
 def test_an_answer_ends_at_the_stop_token(place: Place) -> None:
-    """Of many prompts some answers meet it."""
-    texts = [f"{a}{b}" for a in "abcdefgh" for b in "xyz"]
-    texts = [text for text in texts if len(place.expected(text)) < LONG][:3]
-    assert texts
-    for text in texts:
-        deltas = place.collect(Request(place.prompt(text), max_new_tokens=LONG))[0]
-        assert ids_of(deltas) == place.expected(text)
-        assert deltas[-1].finish_reason == "stop"
+    text = next(text for text in "abcdefghijklmnop" if len(place.expected(text)) < LONG)
+    deltas = place.collect(Request(place.prompt(text), max_new_tokens=LONG))[0]
+    assert ids_of(deltas) == place.expected(text)
+    assert deltas[-1].finish_reason == "stop"
 
 
 def test_seeds_and_choices(place: Place) -> None:
@@ -218,7 +214,7 @@ def test_logprobs(place: Place) -> None:
 
 def test_the_chosen_token_need_not_be_among_the_likeliest(place: Place) -> None:
     deltas = place.collect(
-        Request(place.prompt("hello"), temperature=3.0, seed=1, logprobs=1, max_new_tokens=LONG)
+        Request(place.prompt("hello"), temperature=2.0, seed=1, logprobs=1, max_new_tokens=LONG)
     )
     told = [one for delta in deltas[0] for one in delta.logprobs]
     assert any(one.top[0][0] != one.id for one in told)

@@ -2,10 +2,10 @@
 
 Written from vLLM's source: ``vllm/entrypoints/openai/completion/{protocol,serving}.py`` (streams),
 ``openai/models/serving.py`` and ``lora/peft_helper.py`` (adapters), ``serve/middleware/authenticate.py`` (the
-key), ``serve/instrumentator/health.py``; and from what a vLLM on the CPU was seen to send. Like vLLM it leaves
-a process behind when it is killed.
+key), ``serve/instrumentator/health.py``; and from what a vLLM on the CPU was seen to send. Like vLLM it
+leaves a process behind when it is killed.
 
-Started as ``python fake_vllm.py MODEL --uds SOCKET ...``. Requests with token 255 in their prompt kill it.
+Started as ``python fake_vllm.py MODEL --uds SOCKET ...``. Prompts that end with `DEADLY` kill it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import llguidance
 import llguidance.hf
-import llguidance.torch
+import numpy
 import torch
 import uvicorn
 from fastapi import FastAPI, Request
@@ -35,7 +35,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-DEADLY = 255
+DEADLY = [255, 255, 255]
 KINDS = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
 
 
@@ -181,6 +181,8 @@ class Server:
         body = await request.json()
         if body["model"] != self.asked.served_model_name and body["model"] not in self.loras:
             return JSONResponse(error(f"The model `{body['model']}` does not exist.", 404, "model"), 404)
+        if not 0 <= body["temperature"] <= 2:
+            return JSONResponse(error("temperature must be in [0, 2]", 400, "temperature"), 400)
         if len(body["prompt"]) + body["max_tokens"] > self.model.context:
             return JSONResponse(error("max_tokens is too large", 400, "max_tokens"), 400)
         assert body["stream"]
@@ -205,7 +207,7 @@ class Server:
         if top is not None and top > self.asked.max_logprobs:
             yield error(f"Requested sample logprobs of {top}", 400, "logprobs")
             return
-        if DEADLY in prompt:
+        if prompt[-3:] == DEADLY:
             os.kill(os.getpid(), signal.SIGKILL)
         matcher = None
         if body.get("structured_outputs"):
@@ -219,10 +221,10 @@ class Server:
             raw = await asyncio.to_thread(self.model.logits, [*prompt, *ids], adapter)
             logits = raw.float()
             if matcher is not None:
-                mask = llguidance.torch.allocate_token_bitmask(1, len(raw))
-                llguidance.torch.fill_next_token_bitmask(matcher, mask)
-                logits = logits.clone()
-                llguidance.torch.apply_token_bitmask_inplace(logits[None], mask)
+                bits = numpy.unpackbits(
+                    numpy.frombuffer(matcher.compute_bitmask(), numpy.uint8), bitorder="little"
+                )
+                logits = logits.masked_fill(~torch.from_numpy(bits[: len(raw)]).bool(), -torch.inf)
             token = chosen(logits, body, generator)
             ids.append(token)
             stopped = token in body["stop_token_ids"]
@@ -246,7 +248,7 @@ def main() -> None:
     torch.set_num_threads(1)
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])  # as vLLM's engine
     asked = arguments()
-    uvicorn.run(Server(asked).app(), uds=asked.uds, log_level="warning")
+    uvicorn.run(Server(asked).app(), uds=asked.uds, log_level="warning", timeout_graceful_shutdown=1)
 
 
 if __name__ == "__main__":
