@@ -5,9 +5,9 @@
 Four projects with keys of every role ask for chat, completions, responses and embeddings, whole and
 streamed, of the base, two adapters and the models of their jobs; upload files whole and in parts, read and
 delete them; load and unload adapters; start, follow, cancel, pause and resume fine-tuning jobs; hang up in
-the middle; and make mistakes. Requests come as in a day: more in the middle, and in bursts. ``--requests`` is
-the hour's worth, of which shorter runs take their share. ``tiny``: random weights, two layers; ``default``:
-the embedded 135M.
+the middle; and make mistakes. Requests come as in a day: in a morning, an afternoon, and bursts.
+``--requests`` is the hour's worth, of which shorter runs take their share. ``tiny``: random weights, two
+layers; ``default``: the embedded 135M.
 
 Every request is accounted for: answered rightly, refused as it must be, or given up by its client on purpose;
 any other is lost, and the run fails. Greedy answers must equal the first one to the same question, whole or

@@ -371,15 +371,15 @@ def _piece(event: Json) -> str:
 
 
 def moments(count: int, seconds: float, draw: random.Random) -> list[float]:
-    """Return when requests come: more of them in the middle of the day, and four bursts of a few seconds."""
-    bursts = [0.15, *(draw.uniform(0.3, 0.95) for _ in range(3))]  # the first while the server warms up
+    """Return when requests come: a busy morning and a busy afternoon, with four bursts of a few seconds."""
+    bursts = [0.1, 0.2, draw.uniform(0.35, 0.6), draw.uniform(0.65, 0.95)]
 
     def one() -> float:
         if draw.random() < 0.15:
             return min(0.999, draw.choice(bursts) + abs(draw.gauss(0, 0.005)))
         while True:
             at = draw.random()
-            if draw.random() < 0.4 + 0.6 * math.sin(math.pi * at) ** 2:
+            if draw.random() < 0.4 + 0.6 * math.sin(2 * math.pi * at) ** 2:
                 return at
 
     return sorted(one() * seconds for _ in range(count))

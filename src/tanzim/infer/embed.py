@@ -31,6 +31,12 @@ def in_batches(rows: Rows[list[int]]) -> Iterator[list[int]]:
         yield batch
 
 
+def _filled(longest: int, context: int | None) -> int:
+    """Return the length that texts are padded to: oneDNN makes a kernel for each, of up to a megabyte."""
+    step = 16 if longest <= 128 else 64
+    return max(longest, min(-(-longest // step) * step, context or longest + step))
+
+
 @torch.inference_mode()
 def embed(engine: Engine, rows: Rows[list[int]], adapter: str | None) -> Tensor:
     """Return the embeddings [B, E] of texts, in float32 on the CPU.
@@ -45,7 +51,7 @@ def embed(engine: Engine, rows: Rows[list[int]], adapter: str | None) -> Tensor:
         ModelError: there is no such adapter, or no room for it.
 
     """
-    longest = max(map(len, rows))
+    longest = _filled(max(map(len, rows)), engine.context_length)
     with engine.lend(adapter) as lent:
         module: Any = lent
         device = next(module.parameters()).device
