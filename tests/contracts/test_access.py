@@ -46,6 +46,7 @@ BODIES = {
 # What each route needs, written down a second time: path, method → the least role.
 LEAST: dict[tuple[str, str], Role | None] = {
     ("/health", "GET"): None,
+    ("/health/ready", "GET"): None,
     ("/metrics", "GET"): "viewer",
     ("/openapi.json", "GET"): "viewer",
     ("/v1/models", "GET"): "viewer",

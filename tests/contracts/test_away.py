@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ PURPOSE = {"purpose": "fine-tune"}
 
 def upload(client: httpx.Client, content: bytes) -> httpx.Response:
     return client.post("/v1/files", files={"file": ("f", content)}, data=PURPOSE)
+
+
+def until_ready(client: httpx.Client, status: int) -> None:
+    end = time.monotonic() + 60
+    while client.get("/health/ready").status_code != status and time.monotonic() < end:
+        time.sleep(0.05)
+    assert client.get("/health/ready").status_code == status
 
 
 def test_while_postgresql_is_away(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +59,13 @@ def test_while_postgresql_is_away(engine: Engine, tmp_path: Path, monkeypatch: p
         # What needs no database goes on.
         assert client.post("/v1/chat/completions", json=ASKED).json()["choices"] == answer
         assert client.get("/health").status_code == 200
+        until_ready(client, 503)
+        missing = {"status": "not ready", "missing": ["database"]}  # and no address, user or reason
+        assert client.get("/health/ready").json() == missing
         postgres.start()
+        until_ready(client, 200)
+        postgres.run("UPDATE alembic_version SET version_num = 'another'")
+        until_ready(client, 503)
         assert client.get(f"/v1/files/{kept}/content").content == b"rows"
         assert [one["id"] for one in client.get("/v1/files").json()["data"]] == [kept]
         assert upload(client, b"more").status_code == 200

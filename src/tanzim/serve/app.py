@@ -32,8 +32,8 @@ from tanzim.serve.observe.traces import Trace, Traces
 from tanzim.serve.routes import chat, completions, embeddings, files, jobs, lora, models, responses, uploads
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
-from tanzim.serve.store.database import AWAY
 from tanzim.serve.shelf import Shelf
+from tanzim.serve.store.database import AWAY
 from tanzim.serve.store.store import Store
 
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from tanzim.core.errors import ConfigError
 from tanzim.serve.access.gate import is_local
 from tanzim.serve.config import ServeConfig, TlsConfig
+from tanzim.serve.drain import Drain, DrainedServer
 from tanzim.serve.protocol import patient_for
 
 # Of TLS 1.2; those of 1.3 are all good (RFC 9325, 4.2).
@@ -26,7 +27,9 @@ _IDLE = 75
 
 
 def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], None] = print) -> None:
-    """Serve ``app`` until interrupted (Ctrl-C or SIGTERM).
+    """Serve ``app`` until interrupted (Ctrl-C or SIGTERM), and answer those under way to their end.
+
+    The second interruption ends it at once.
 
     Args:
         app: the application.
@@ -51,7 +54,8 @@ def run_server(app: FastAPI, config: ServeConfig, *, announce: Callable[[str], N
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     announce(f"{'https' if config.tls else 'http'}://{shown}:{address[1]}/v1")
     with listener:
-        uvicorn.Server(uvicorn_config(app, config, **encryption)).run(sockets=[listener])
+        settings = uvicorn_config(app, config, **encryption)
+        DrainedServer(settings, Drain(app), config.drain_seconds).run(sockets=[listener])
 
 
 def uvicorn_config(app: FastAPI, config: ServeConfig, **encryption: Any) -> uvicorn.Config:  # noqa: ANN401
@@ -66,7 +70,6 @@ def uvicorn_config(app: FastAPI, config: ServeConfig, **encryption: Any) -> uvic
         ws="none",
         log_level="warning",
         timeout_keep_alive=_IDLE,
-        timeout_graceful_shutdown=int(config.drain_seconds),
         server_header=False,
         proxy_headers=config.plain_http,
         **encryption,

@@ -1,4 +1,4 @@
-"""What a scheduler tells of a request's way: when it began, got its tokens, and what was known of it before."""
+"""What a scheduler tells of a request: when it began, got its tokens, and what of it was known before."""
 
 from __future__ import annotations
 

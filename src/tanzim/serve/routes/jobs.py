@@ -19,6 +19,7 @@ from tanzim.core.errors import ConfigError
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Sees, Trains
 from tanzim.serve.access.roles import Caller
+from tanzim.serve.drain import draining, leaving
 from tanzim.serve.errors import ApiError
 from tanzim.serve.jobs.schema import ENDED, JobRequest, checkpoint_object, event_object, job_object
 from tanzim.serve.jobs.work import Order
@@ -91,6 +92,8 @@ def add(app: FastAPI, context: Context) -> None:
             if not follow or found.rows or ended or await request.is_disconnected():
                 more = found.more or (follow and not ended)
                 return listed(replace(found, more=more), [event_object(row) for row in found.rows])
+            if draining(request):  # the client asks again, and finds the server that comes after this one
+                raise leaving()
             await asyncio.sleep(_LOOK)
 
     @app.get("/v1/fine_tuning/jobs/{id_}/checkpoints")

@@ -1,12 +1,14 @@
-"""``/health``, ``/metrics``, ``/openapi.json`` and ``/v1/models``."""
+"""``/health``, ``/health/ready``, ``/metrics``, ``/openapi.json`` and ``/v1/models``."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from tanzim.core.records import Json
 from tanzim.serve.access.gate import Sees, Trains
+from tanzim.serve.drain import draining
+from tanzim.serve.observe.health import Readiness
 from tanzim.serve.observe.metrics import CONTENT_TYPE
 from tanzim.serve.routes.context import Context
 
@@ -19,6 +21,16 @@ def add(app: FastAPI, context: Context) -> None:
     async def health() -> JSONResponse:
         alive = context.service.backend.alive
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
+
+    readiness = Readiness(context.service.backend, context.store.database)
+
+    @app.get("/health/ready")
+    async def ready(request: Request) -> JSONResponse:
+        missing = ["draining"] if draining(request) else await readiness.missing()
+        return JSONResponse(
+            {"status": "not ready", "missing": missing} if missing else {"status": "ready"},
+            503 if missing else 200,
+        )
 
     @app.get("/metrics")
     def metrics(caller: Sees) -> Response:

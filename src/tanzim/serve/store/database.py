@@ -7,6 +7,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
@@ -67,6 +69,16 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def is_current(engine: Engine) -> bool:
+    """Tell whether the database answers, and its schema is this program's."""
+    head = ScriptDirectory.from_config(_migrations()).get_current_head()
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() == head
+    except SQLAlchemyError:
+        return False
+
+
 def _careful(connection: object, _: object) -> None:
     """Make SQLite wait for other writers, keep references, and flush each transaction to disk."""
     connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin as `_begin` says
@@ -90,6 +102,12 @@ def writing(engine: Engine) -> AbstractContextManager[Connection]:
 def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":  # two servers may start at once
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config = _migrations()
+    config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
