@@ -60,7 +60,7 @@ class Keeper:
             self._stood[project, name] = adapter
             self._standing[adapter] += 1
         if before is not None:
-            self._standing[before] -= 1
+            _less(self._standing, before)
             self._let_go(before)
 
     async def ensure(self, place: Place) -> None:
@@ -93,13 +93,12 @@ class Keeper:
             await self.ensure(place)  # it may have gone since it was found
             yield
         finally:
-            self._held[adapter] -= 1
+            _less(self._held, adapter)
             self._let_go(adapter)
 
     def _let_go(self, adapter: str) -> None:
         if self._standing[adapter] or self._held[adapter] or adapter in self._going:
             return
-        del self._standing[adapter], self._held[adapter]
         self._going[adapter] = asyncio.create_task(self._remove(adapter))
 
     async def _remove(self, adapter: str) -> None:
@@ -109,3 +108,9 @@ class Keeper:
             pass  # it was never asked for, or the backend has ended
         finally:
             del self._going[adapter]
+
+
+def _less(counted: Counter[str], adapter: str) -> None:
+    counted[adapter] -= 1
+    if not counted[adapter]:
+        del counted[adapter]
