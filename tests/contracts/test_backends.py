@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.adapters import generated, save_changed
 from helpers.backends import BATCH, REAL, Tiny, make_backend, make_tiny
+from helpers.processes import wait_until
 from helpers.serving import Lines, running
 from tanzim.core.errors import TanzimError
 from tanzim.infer.request import Delta, Grammar, Request
@@ -115,13 +115,6 @@ def place(
     )
     with running(app) as url:
         yield Place(url, backend, tiny, folder / "open")
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.05)
 
 
 def ids_of(deltas: Sequence[Delta]) -> list[int]:

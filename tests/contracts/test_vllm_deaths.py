@@ -9,9 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from helpers.adapters import generated
 from helpers.backends import REAL, Tiny, make_tiny, make_vllm
 from helpers.fake_vllm import DEADLY
+from helpers.processes import group_of_vllm, members, wait_until
 from helpers.serving import Lines, running
 from tanzim.core.errors import ConfigError, ModelError
 from tanzim.infer.request import Request
@@ -52,31 +51,9 @@ def tiny(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempP
     return make_tiny(tiny_tokenizer, tmp_path_factory.mktemp("tiny"))
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.05)
-
-
-def group(folder: Path) -> int:
-    return int(json.loads((folder / "vllm" / "group.json").read_text())["group"])
-
-
-def members(number: int) -> dict[int, str]:
-    """Return the processes of a group, each with its command."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == number and fields[0] != "Z":
-                found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return found
-
-
 def web_server(folder: Path) -> int:
     """Return the process that answers: the tether's child."""
-    processes = members(group(folder))
+    processes = members(group_of_vllm(folder))
     return next(
         number for number, command in processes.items() if "--uds" in command and "tether" not in command
     )
@@ -111,7 +88,7 @@ def test_it_is_killed_under_a_stream(kind: str, tiny: Tiny, tmp_path: Path) -> N
         "temperature": 0,
     }
     with running(app) as url:
-        before = group(tmp_path)
+        before = group_of_vllm(tmp_path)
         assert len(members(before)) > 2  # the tether, the web server, and what that has started
         asked = body | {"stream": True, "max_tokens": 200, "temperature": 1.5, "seed": 3}
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=asked, timeout=300) as answer:
@@ -135,7 +112,7 @@ def test_it_is_killed_under_a_stream(kind: str, tiny: Tiny, tmp_path: Path) -> N
         expected = expected[: expected.index(2)] if 2 in expected else expected
         text = tiny.tokenizer.decode(expected, skip_special_tokens=True).rstrip("\ufffd")
         assert whole.json()["choices"][0]["message"]["content"] == text
-        after = group(tmp_path)
+        after = group_of_vllm(tmp_path)
         assert 'tanzim_engine_starts{of="vllm"} 2.0' in httpx.get(f"{url}/metrics").text
     assert not members(after)
     assert "vLLM answers again" in said
@@ -216,7 +193,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_ends_with_a_server_that_is_killed(kind: str, tiny: Tiny, tmp_path: Path) -> None:
     server = other_server(kind, tiny, tmp_path)
-    left = group(tmp_path)
+    left = group_of_vllm(tmp_path)
     assert len(members(left)) > 2
     kill(server)
     wait_until(lambda: not members(left))
@@ -225,7 +202,7 @@ def test_it_ends_with_a_server_that_is_killed(kind: str, tiny: Tiny, tmp_path: P
 @pytest.mark.slow
 def test_a_new_server_ends_what_the_tether_could_not(tiny: Tiny, tmp_path: Path) -> None:
     server = other_server("fake", tiny, tmp_path)
-    left = group(tmp_path)
+    left = group_of_vllm(tmp_path)
     os.kill(left, signal.SIGKILL)  # the tether
     kill(server)
     assert len(members(left)) > 1
@@ -233,7 +210,7 @@ def test_a_new_server_ends_what_the_tether_could_not(tiny: Tiny, tmp_path: Path)
     backend.launch({})
     try:
         assert not members(left)
-        assert group(tmp_path) != left
+        assert group_of_vllm(tmp_path) != left
     finally:
         backend.stop()
     assert not (tmp_path / "vllm" / "group.json").exists()

@@ -11,8 +11,8 @@ TEMPLATE = (
 FRUIT = ("apple", "pear", "plum", "سیب", "گلابی", "می‌خوش")
 
 
-def write_tiny_model(folder: Path, *, vocabulary: int = 400, seed: int = 0) -> Path:
-    """Write the tiny model, or one of another vocabulary size or with other random weights."""
+def write_tiny_model(folder: Path, *, vocabulary: int = 400, heads: int = 4, seed: int = 0) -> Path:
+    """Write the tiny model, or one of another vocabulary size, with other heads or other random weights."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -36,8 +36,8 @@ def write_tiny_model(folder: Path, *, vocabulary: int = 400, seed: int = 0) -> P
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         initializer_range=0.2,  # wide enough for an adapter alone to be sure of a token
