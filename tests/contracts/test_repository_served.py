@@ -280,13 +280,16 @@ def test_many_adapters_in_little_memory(house: House) -> None:
 def test_what_cannot_be_asked_says_why(house: House) -> None:
     house.add("large", 1, rank=64)
     small = house.add("small", 2, rank=2)
-    for name in ("gone", "broken", "labels"):
+    damaged = ("gone", "broken", "unknown", "labels")
+    for name in damaged:
         house.add(name, 3, rank=2)
-    gone, broken, labels = (
-        house.repository.folder(house.repository.get(name)) for name in ("gone", "broken", "labels")
+    gone, broken, unknown_kind, labels = (
+        house.repository.folder(house.repository.get(name)) for name in damaged
     )
     shutil.rmtree(gone)
     (broken / "adapter_model.safetensors").write_bytes(b"\x08" + bytes(20))
+    config = unknown_kind / "adapter_config.json"
+    config.write_text(config.read_text().replace('"LORA"', '"NOSUCH"'))
     config = labels / "adapter_config.json"
     config.write_text(config.read_text().replace("CAUSAL_LM", "SEQ_CLS"))
     with house.served(adapter_memory_mb=0.1) as client:
@@ -296,9 +299,11 @@ def test_what_cannot_be_asked_says_why(house: House) -> None:
         with pytest.raises(openai.InternalServerError, match="repository") as away:
             ask(client, "gone@1")
         assert (away.value.status_code, away.value.response.headers["retry-after"]) == (503, "5")
-        with pytest.raises(openai.InternalServerError) as damaged:
-            ask(client, "broken@1")
-        assert damaged.value.status_code == 500
+        for name in ("broken@1", "unknown@1"):
+            with pytest.raises(openai.InternalServerError) as faulty:
+                ask(client, name)
+            assert faulty.value.status_code == 500
+            assert str(house.root) not in faulty.value.message
         with pytest.raises(openai.BadRequestError, match="labels texts"):
             ask(client, "labels@1")
         assert ask(client, "small@1") == small

@@ -157,7 +157,9 @@ class Residents:
             return self.bring(name)
         except TanzimError as error:
             sequence.error = error
-            return True
+        except Exception as error:  # noqa: BLE001 - whatever foreign files do to a reader, others go on
+            sequence.error = ModelError(f"the adapter cannot be loaded ({type(error).__name__}: {error})")
+        return True
 
     def remove(self, name: str) -> None:
         """Forget an adapter.
@@ -207,6 +209,9 @@ class Residents:
                 return False
         for other in going:
             self._evict(other)
-        self._load(name, folder)
+        try:
+            self._load(name, folder)
+        except FileNotFoundError as error:  # deleted this moment
+            raise GoneError("the adapter's files are gone", where=str(folder)) from error
         self._sizes[name] = size
         return True

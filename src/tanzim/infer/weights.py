@@ -19,7 +19,7 @@ from tanzim.adapters.linear import effective
 from tanzim.adapters.own import Change, OwnAdapter, standing
 from tanzim.core.errors import ModelError
 from tanzim.infer.cache import KVCache
-from tanzim.infer.lowrank import PlainAdapter, low_rank, unmixed
+from tanzim.infer.lowrank import LowRank, PlainAdapter, low_rank, unmixed
 from tanzim.infer.mixed import Mix
 from tanzim.infer.start import start_cache
 from tanzim.models.integers import has_integers
@@ -77,12 +77,20 @@ class Weights:
                     else low_rank(adapter.layers, NAME)
                 )
                 if changes is not None:
-                    self._mix.add(name, changes)
+                    self._mixed(name, changes)
                 elif has_integers(self.bare):
                     raise unmixed(f"{name}, which is another kind")
         self._own[name] = adapter
         self._loads += 1
         self._loaded[name] = self._loads
+
+    def _mixed(self, name: str, changes: dict[str, LowRank]) -> None:
+        try:
+            self._mix.add(name, changes)
+        except BaseException:  # one that does not fit leaves nothing behind
+            if name in self._mix:
+                self._mix.remove(name)
+            raise
 
     def drop(self, name: str) -> None:
         """Take an adapter that `add_own` took out again, and what was made for it."""

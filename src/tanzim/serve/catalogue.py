@@ -7,6 +7,7 @@ place. Requests take what their model stands for when they come, and end on it (
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -199,7 +200,7 @@ class Catalogue:
         if row is None or not await asyncio.to_thread(self._tuned.delete, project, name):
             raise self._unknown(name)
         self._keeper.stands(project, name, None)
-        await asyncio.to_thread(shutil.rmtree, self._root / row["adapter"], ignore_errors=True)
+        await asyncio.to_thread(_delete, self._root / row["adapter"])
 
     def _unknown(self, name: str) -> ApiError:
         known = ", ".join(self._models)
@@ -272,6 +273,16 @@ def refusal_of(error: TanzimError, what: str = "The model cannot answer") -> Api
     if isinstance(error, ConfigError):
         return ApiError(400, message, code="unsupported_model", param="model")
     return ApiError(500, message)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, of which nobody sees a half."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    try:
+        os.replace(folder, gone)
+    except FileNotFoundError:  # on the machine of another server, or already gone
+        return
+    shutil.rmtree(gone)
 
 
 def _unreachable(error: TanzimError) -> ApiError:

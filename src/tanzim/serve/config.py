@@ -80,11 +80,11 @@ class ServeConfig(Section):
     files: str | None = None
     """Where clients' files lie: a folder, or s3://bucket/prefix; unset takes the folder."""
     repository: str | None = None
-    """The adapter repository, a folder or s3://bucket/prefix, whose adapters of this base every project may ask:
-    what is promoted for a task by the task's name, a version by name@version. Unset: none."""
+    """The adapter repository, a folder or s3://bucket/prefix, whose adapters of this base every project may
+    ask: what is promoted for a task by the task's name, a version by name@version. Unset: none."""
     adapter_memory_mb: float | None = Field(None, gt=0)
-    """Memory that loaded adapters may take together (MB); the longest unused go for others. Unset: a quarter of
-    what is free when the server starts, the other quarters being the cache's and everybody else's."""
+    """Memory that loaded adapters may take together (MB); the longest unused go for others. Unset: a quarter
+    of what is free when the server starts."""
     adapter_folders: list[str] = Field(default_factory=list)
     """Folders below which /v1/load_lora_adapter may open adapters; none: it opens nothing."""
     middleware: list[MiddlewareConfig] = Field(default_factory=list)

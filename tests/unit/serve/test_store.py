@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -282,6 +283,23 @@ def test_a_file_deleted_while_the_backup_is_made_is_not_half_restored(store: Sto
         assert restore(new, tmp_path / "all.tar")["files"] == 1
         assert read(new, first) == b"rows"
         assert new.files.get("a", second) is None
+
+
+def test_a_model_deleted_while_the_backup_is_made_is_not_half_restored(store: Store, tmp_path: Path) -> None:
+    job = store.jobs.add("a", ASKED)["id"]
+    adapter = store.root / "jobs" / job / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "weights").write_bytes(b"w")
+    succeed(store, job, tmp_path)
+
+    def delete(*_: object) -> None:
+        if store.models.delete("a", "ft:m:a::1"):
+            shutil.rmtree(adapter)
+
+    backup(store, tmp_path / "all.tar", progress=delete)  # told after the files, before the adapters
+    with closing(open_store(ServeConfig(folder=str(tmp_path / "new")))) as new:
+        assert restore(new, tmp_path / "all.tar")["models"] == 0
+        assert new.models.all("a") == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tar", b"\0" * 10_240])

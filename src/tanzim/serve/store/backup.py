@@ -25,7 +25,7 @@ from tanzim.serve.store.database import writing
 from tanzim.serve.store.files import blob_key
 from tanzim.serve.store.jobs import UNFINISHED
 from tanzim.serve.store.store import Store
-from tanzim.serve.store.tables import events, files, jobs, metadata, parts, uploads
+from tanzim.serve.store.tables import events, files, jobs, metadata, models, parts, uploads
 
 FORMAT = 1
 _HEAD = "backup.json"
@@ -63,7 +63,7 @@ def backup(store: Store, out: Path, *, progress: Progress = no_progress) -> Json
             _add_file(archive, store, row["id"])
             progress(number + 1, total, "files")
         for number, row in enumerate(rows["models"], len(rows["files"])):
-            archive.add(store.root / row["adapter"], arcname=f"root/{row['adapter']}")
+            _add_adapter(archive, store, row["adapter"])
             progress(number + 1, total, "adapters")
     return counts
 
@@ -92,6 +92,18 @@ def _add_file(archive: tarfile.TarFile, store: Store, id_: str) -> None:
         member.size = copy.tell()
         copy.seek(0)
         archive.addfile(member, copy)
+
+
+def _add_adapter(archive: tarfile.TarFile, store: Store, adapter: str) -> None:
+    """Add a model's adapter, whole; one that was deleted since the rows were read is left out."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            copy = shutil.copytree(store.root / adapter, Path(place) / "adapter")
+        except (FileNotFoundError, shutil.Error):
+            if (store.root / adapter).exists():
+                raise
+            return
+        archive.add(copy, arcname=f"root/{adapter}")
 
 
 def restore(store: Store, path: Path, *, progress: Progress = no_progress) -> Json:
@@ -129,7 +141,7 @@ def _fill(store: Store, archive: tarfile.TarFile, progress: Progress) -> Json:
     head = json.loads(_content(archive, _HEAD).read())
     if head["format"] != FORMAT:
         raise DataError(f"the backup has format {head['format']}; this version reads {FORMAT}")
-    members, kept = archive.getmembers(), set()
+    members, kept, made = archive.getmembers(), set(), 0
     for number, member in enumerate(members):
         place = PurePosixPath(member.name)
         if place.parts[0] == "files" and member.isfile():
@@ -150,10 +162,13 @@ def _fill(store: Store, archive: tarfile.TarFile, progress: Progress) -> Json:
             rows = [json.loads(line) for line in lines]
             if table is files:  # one that was deleted while the backup was made is not in it
                 rows = [row for row in rows if row["id"] in kept]
+            if table is models:
+                rows = [row for row in rows if (store.root / row["adapter"]).is_dir()]
+                made = len(rows)
             if rows:
                 connection.execute(insert(table), rows)
         _begin_anew(connection)
-    counts: Json = head["rows"] | {"files": len(kept)}
+    counts: Json = head["rows"] | {"files": len(kept), "models": made}
     return counts
 
 
