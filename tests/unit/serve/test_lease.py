@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,10 @@ def waited(process: subprocess.Popen[str]) -> float:
 
 def end(process: subprocess.Popen[str]) -> int:
     with process:
-        return process.wait(60)
+        try:
+            return process.wait(60)
+        finally:
+            process.kill()
 
 
 def test_many_who_want_it_have_it_one_after_another(tmp_path: Path) -> None:
@@ -55,6 +60,29 @@ def test_many_who_want_it_have_it_one_after_another(tmp_path: Path) -> None:
     assert len(held) == 4
     assert all(before[1] < after[0] for before, after in itertools.pairwise(held))
     assert sorted(path.name for path in (tmp_path / "lease").iterdir()) == ["1", "2", "3", "4"]
+
+
+def test_of_those_who_come_at_once_one_has_it(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(5)]
+    for folder in folders:
+        folder.mkdir()
+    together = threading.Barrier(20)
+
+    def take(folder: Path) -> str:
+        together.wait()
+        return lease._take(folder / "lease", 0.5).name  # and writes nothing: the next waits for half a second
+
+    with ThreadPoolExecutor(20) as threads:
+        taken = list(threads.map(take, folders * 4))
+    for number in range(5):
+        assert sorted(taken[number::5]) == ["1", "2", "3", "4"]
+
+
+def test_one_that_sees_another_in_its_place_ends_itself(tmp_path: Path) -> None:
+    process = holder(tmp_path, 3, 600)
+    waited(process)
+    (tmp_path / "lease" / "2").touch()
+    assert end(process) == LOST
 
 
 def test_one_that_was_killed_is_waited_for(tmp_path: Path) -> None:

@@ -202,6 +202,11 @@ def test_three_deaths_without_a_checkpoint_end_a_job(
     assert str(tmp_path) not in error
 
 
+def test_a_death_is_counted_once_however_often_it_is_seen(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    assert [folder.count_death(attempt) for attempt in (1, 1, 2, 2, 2, 3)] == [1, 1, 2, 2, 2, 3]
+
+
 def test_who_was_asked_to_pause_did_not_die(
     store: Store, supervisor: Supervisor, played: Played, tmp_path: Path
 ) -> None:
