@@ -77,7 +77,7 @@ from tanzim.serve.config import ServeConfig
 from tanzim.serve.store.store import Store, open_store
 
 PROJECTS, ADAPTERS, CLIENTS = 4, 3, 48
-WINDOWS, WARM, MOST = 10, 0.3, 0.02
+WINDOWS, WARM, MOST, WARM_ROUNDS = 10, 0.3, 0.02, 5
 
 
 @dataclass
@@ -232,6 +232,8 @@ async def load(
     for team in teams:  # the compiled loops, and the first adapters
         for model in team.models:
             await team.streamed("warm-up", "/v1/chat/completions", team.chat_body(model=model))
+    for _ in range(WARM_ROUNDS):  # as many at once as there may ever be
+        await asyncio.gather(*(draw.choice(teams).something() for _ in range(CLIENTS)))
     file = "" if held is None else await in_peace(held, teams[0].models[0])
     start = time.monotonic()
     beside = [asyncio.create_task(watch(server, samples, stop))]
