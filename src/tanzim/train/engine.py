@@ -143,8 +143,7 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
     check_trackers(config.trackers)
     _refuse_nothing_to_learn(train_tokens)
     if not resume and ranks.first:
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        shutil.rmtree(folder.epochs, ignore_errors=True)
+        _forget(folder)
 
     # The model and its loss.
     seed_everything(derive(seed, "train"))
@@ -204,6 +203,12 @@ def train(  # noqa: PLR0913 - a run's inputs, each of which is used once
         _write(output, method, ranks)
         log.event(state.step, f"{state.stopped}; weights of step {chosen} written to {output.name}/")
     return _result(training, checkpoints, output, chosen)
+
+
+def _forget(folder: RunFolder) -> None:
+    """Remove what an earlier training left."""
+    for earlier in (folder.checkpoints, folder.epochs):
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _choose(objective: Objective, tokens: TokenStore, ranks: Ranks) -> str:
