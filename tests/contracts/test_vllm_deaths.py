@@ -98,11 +98,13 @@ def test_it_is_killed_under_a_stream(kind: str, tiny: Tiny, tmp_path: Path) -> N
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "engine_unavailable"
-        wait_until(lambda: httpx.get(f"{url}/health").status_code == 503)
+        missing = {"status": "not ready", "missing": ["generation"]}
+        wait_until(lambda: httpx.get(f"{url}/health/ready").json() == missing)
+        assert httpx.get(f"{url}/health").status_code == 200  # nobody need start the server again
         wait_until(lambda: not members(before))
         # Who comes now waits for it.
         whole = httpx.post(f"{url}/v1/chat/completions", json=body | {"max_tokens": 12}, timeout=300)
-        assert httpx.get(f"{url}/health").status_code == 200
+        assert httpx.get(f"{url}/health/ready").status_code == 200
         expected = generated(
             tiny.model,
             tiny.adapters["first"],
@@ -134,12 +136,13 @@ def test_what_kills_it_is_not_asked_again(backend: VllmBackend) -> None:
     for _ in range(2):
         with pytest.raises(Unavailable, match="ended before it had answered"):
             ids(backend, Request([*PROMPT, *DEADLY]))
-        wait_until(lambda: not backend.alive)
+        wait_until(lambda: not backend.ready)
         if backend.now["engine_starts"]["vllm"] == 1:
             assert ids(backend, Request(PROMPT, max_new_tokens=5)) == whole
     with pytest.raises(Unavailable, match="died 2 times within an hour"):
         ids(backend, Request(PROMPT))
     assert backend.now["engine_starts"]["vllm"] == 2
+    assert not backend.alive
 
 
 @pytest.mark.slow

@@ -35,7 +35,11 @@ class Backend(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether requests can be answered just now."""
+        """Whether it answers, or will again by itself."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers just now."""
 
     def start(self) -> None:
         """Begin to answer."""

@@ -81,6 +81,11 @@ class Worker:
         return self._thread.is_alive()
 
     @property
+    def ready(self) -> bool:
+        """Whether the thread is running."""
+        return self.alive
+
+    @property
     def now(self) -> dict[str, dict[str, float]]:
         """What can be counted at any moment, for the metrics: name → of what → number."""
         counted = {

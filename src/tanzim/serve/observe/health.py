@@ -30,7 +30,7 @@ class Readiness:
 
     async def missing(self) -> list[str]:
         """Return the names of the parts that do not work."""
-        found = {"generation": self._backend.alive, "database": await self._connected()}
+        found = {"generation": self._backend.ready, "database": await self._connected()}
         return [name for name, works in found.items() if not works]
 
     async def _connected(self) -> bool:

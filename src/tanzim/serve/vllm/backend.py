@@ -93,6 +93,11 @@ class VllmBackend:
 
     @property
     def alive(self) -> bool:
+        """Whether vLLM answers, or is being started again."""
+        return self._watch.failure is None
+
+    @property
+    def ready(self) -> bool:
         """Whether vLLM answers just now."""
         return self._watch.ready
 
@@ -174,6 +179,7 @@ class VllmBackend:
             raise Unavailable("vLLM ended the answer before its end")
         finally:
             self._asked[request.adapter] -= 1
+            self._asked += Counter()  # forgets those of whom there are none
 
     async def check(self, request: Request) -> None:
         """Refuse a request that cannot be answered, before vLLM hears of it.
