@@ -122,7 +122,6 @@ def test_faulty_lines_are_named(client: openai.OpenAI, tmp_path: Path) -> None:
         ({"method": {"type": "reinforcement"}}, "method.type"),
         ({"extra_body": {"tanzim": {"train": {"trackers": ["wandb"]}}}}, "tanzim.train.trackers"),
         ({"extra_body": {"tanzim": {"train": {"learning_rates": 1}}}}, "tanzim.train"),
-        ({"extra_body": {"tanzim": {"train": {"method.type": "full"}}}}, "tanzim.train.method.type"),
     ],
 )
 def test_what_can_never_run_is_refused(

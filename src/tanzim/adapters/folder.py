@@ -12,7 +12,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RECORD = "tanzim.json"
 # Kinds that peft does not know; their folders have our own layout.
-OWN_TYPES = ("bitfit", "bottleneck", "spiel")
+OWN_TYPES = ("bitfit", "bottleneck", "spiel", "whole")
 
 
 def read_record(folder: Path) -> Json:

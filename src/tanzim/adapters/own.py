@@ -114,12 +114,13 @@ class OwnAdapter:
             ModelError: it does not fit the model.
 
         """
-        from tanzim.adapters import bitfit, bottleneck, spiel  # they build on this file
+        from tanzim.adapters import bitfit, bottleneck, spiel, whole  # they build on this file
 
         readers: dict[str, Callable[[Any, Json, Mapping[str, Tensor]], list[Change]]] = {
             "bitfit": bitfit.changes,
             "bottleneck": bottleneck.changes,
             "spiel": spiel.changes,
+            "whole": whole.changes,
         }
         heads = {name: tuple(model.get_parameter(name).shape) for name in head_parameters(model)}
         try:

@@ -11,10 +11,15 @@ import signal
 import sys
 import time
 import traceback
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
 
+import torch
+
+from tanzim.adapters.config import form
+from tanzim.adapters.whole import save_whole
 from tanzim.core.config import load, with_values
 from tanzim.core.errors import DataError, Interrupted, TanzimError
 from tanzim.core.files import read_json, write_json
@@ -23,6 +28,8 @@ from tanzim.core.records import Json
 from tanzim.core.run import append_line, read_lines
 from tanzim.data.prepare import DataReport, prepare
 from tanzim.data.store import ExampleStore
+from tanzim.models.load import base_kind, load_model, pick_device, pick_dtype
+from tanzim.models.resolve import resolve
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.finetune import Finetuned, finetune
 from tanzim.pipeline.tokens import prepared, ready
@@ -94,7 +101,10 @@ def _work(folder: Path, log: _Log) -> int:
     try:
         config = _chosen(folder, log)
         trained = finetune(config, reporter=log)
-        write_json(folder / OUTCOME, _success(folder, trained))
+        adapter = _adapter(folder, config, trained)
+        write_json(folder / OUTCOME, _success(folder, trained, adapter))
+        if adapter != trained.output:
+            shutil.rmtree(trained.output)  # the same weights
     except Interrupted:
         return 1
     except TanzimError as error:
@@ -136,12 +146,27 @@ def _mean_tokens(config: Config, report: DataReport, place: Path) -> float:
     return sum(lengths) / max(len(lengths), 1)
 
 
-def _success(folder: Path, trained: Finetuned) -> Json:
+def _adapter(folder: Path, config: Config, trained: Finetuned) -> Path:
+    """Return the folder of what was trained as an adapter of the server's base."""
+    if form(config.train.method) == "adapter":
+        return trained.output
+    base, device = resolve(config.model), torch.device("cpu")
+    dtype = pick_dtype(config.model, pick_device(config.model))
+    kind = base_kind(base)
+    tuned, before = (
+        load_model(one, dtype=dtype, device=device, kind=kind)
+        for one in (replace(base, path=trained.output), base)
+    )
+    save_whole(tuned, before, folder / "whole", base_hash=base.hash, base_name=base.name)
+    return folder / "whole"
+
+
+def _success(folder: Path, trained: Finetuned, adapter: Path) -> Json:
     result = trained.result
     shutil.rmtree(trained.folder.epoch(result["best_step"]), ignore_errors=True)  # it is the result itself
     return {
         "status": "succeeded",
-        "adapter": str(trained.output.relative_to(folder)),
+        "adapter": str(adapter.relative_to(folder)),
         "step": result["best_step"],
         "epochs": [
             {"adapter": str(trained.folder.epoch(step).relative_to(folder)), "step": step}

@@ -42,7 +42,7 @@ def serve_models(
     reporter.say(f"models: {', '.join(names)}")
     project = project.model_copy(update={"model": opened.model})
     shelf = None if config.repository is None else Shelf(Repository(config.repository), opened.base.hash)
-    store, workshop = open_store(config), Workshop(project)
+    store, workshop = open_store(config), Workshop(project, opened.base.quantised)
     app = create_app(backend, opened.renderer, config, names, store, workshop, shelf)
     try:
         run_server(app, config, announce=reporter.say)
