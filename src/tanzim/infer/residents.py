@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +12,9 @@ from tanzim.adapters.folder import WEIGHTS
 from tanzim.core.errors import ModelError, TanzimError
 from tanzim.infer.sequence import Sequence
 
-COPIES = 2  # what an adapter takes, over its file: as it came, and laid out for mixed batches
+COPIES = 2  # of an adapter's numbers in float32: as they came, and laid out for mixed batches
+
+_LONGEST_HEAD = 100 << 20  # bytes, as safetensors has it
 
 
 class GoneError(ModelError):
@@ -180,8 +184,7 @@ class Residents:
         """Return what an adapter takes, in bytes."""
         if not folder.is_dir():
             raise GoneError("the adapter's folder is gone", where=str(folder))
-        weights = folder / WEIGHTS
-        size = COPIES * weights.stat().st_size if weights.is_file() else 0
+        size = COPIES * 4 * _numbers(folder / WEIGHTS)
         if self._memory is not None and size > self._memory:
             raise TooLargeError(
                 f"the adapter takes {size / 1e6:.0f} MB; there are {self._memory / 1e6:.0f} MB for all",
@@ -215,3 +218,13 @@ class Residents:
             raise GoneError("the adapter's files are gone", where=str(folder)) from error
         self._sizes[name] = size
         return True
+
+
+def _numbers(weights: Path) -> int:
+    """Return how many numbers a safetensors file holds, whatever their precision; 0 if it cannot be read."""
+    try:
+        with weights.open("rb") as stream:
+            head = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), _LONGEST_HEAD)))
+        return sum(math.prod(one["shape"]) for name, one in head.items() if name != "__metadata__")
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return 0  # reading it in earnest says what is wrong

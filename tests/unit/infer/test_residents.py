@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from helpers.adapters import HASH, generated, save_changed
@@ -134,6 +135,20 @@ def test_a_new_bound_holds_for_what_is_loaded(engine: Engine, folders: dict[str,
     engine._residents.bring("a0")
     engine.bound_adapters(2 * 2 * largest(folders))
     assert engine._residents.loaded == ("a6", "a0")
+
+
+def test_numbers_count_as_they_will_lie_in_memory(
+    engine: Engine, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    half = shutil.copytree(folders["a0"], tmp_path / "half")
+    tensors = load_file(half / "adapter_model.safetensors")
+    save_file(
+        {name: value.bfloat16() for name, value in tensors.items()}, half / "adapter_model.safetensors"
+    )
+    for name, folder in (("half", half), ("whole", folders["a0"])):
+        engine.add_adapter(name, folder)
+        assert engine._residents.size == 2 * sum(value.nbytes for value in tensors.values())
+        engine.remove_adapter(name)
 
 
 def test_a_removed_adapter_can_come_back_changed(
