@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import torch
 
 from tanzim.infer.kernels import PAGE
-from tanzim.infer.lean import LeanModel, moved
+from tanzim.infer.lean import LeanModel, filled, moved
 from tanzim.infer.paged_cache import Pass, pages_of
 from tanzim.infer.weights import Weights
 
+GAIN = 1.1  # tokens per second that drafts must add at least: those without one wait for those of others
 SHORTEST = 1e-9  # seconds that no token takes less than
 ROWS = 128  # beyond so many decoding tokens there are no drafts: the logits of all lie in memory at once
 ADAPTED = 1.5  # what a token costs with an adapter beside the base, over one without (docs/performance.md)
@@ -57,15 +58,17 @@ def measure(lean: LeanModel, weights: Weights) -> Cost:
     weights.plan(())
     for step in passes:
         lean(step, cache)
+    # A process's own time is without what others compute meanwhile; and without the work of a GPU.
+    clock = time.process_time if lean.device.type == "cpu" else time.perf_counter
     best = [float("inf")] * len(passes)
-    began = time.perf_counter()
+    began = clock()
     for number in range(TRIES):
-        if number and time.perf_counter() - began > PATIENCE:
+        if number and clock() - began > PATIENCE:
             break
         for place, step in enumerate(passes):
-            start = time.perf_counter()
+            start = clock()
             lean(step, cache)[0, 0].item()  # waits for the device
-            best[place] = min(best[place], time.perf_counter() - start)
+            best[place] = min(best[place], clock() - start)
     one, several, long = best
     token = max(several - one, 0.0) / (SEVERAL - 1)
     cached = max(long - several, 0.0) / (SEVERAL * (LONG - 1))
@@ -100,13 +103,14 @@ class Budget:
         self._prices = [max(price, SHORTEST) for price in prices]
         self._tokens = float(len(prices))
         self._seconds = cost.fixed + cost.token * others + sum(self._prices)
+        self._count, self._filling = len(prices) + others, cost.token
 
     def least(self, place: int) -> float:
-        """Return the chance of coming up to which a sequence's drafted token does not pay."""
-        return self._prices[place] * self._tokens / self._seconds
+        """Return a chance of coming up to which a sequence's drafted token does not pay."""
+        return self._prices[place] * self._tokens / self._seconds / 2  # among those that fill up a pass
 
     def share_out(self, chances: Sequence[Sequence[float]]) -> list[int]:
-        """Return how much of each sequence's draft brings the most tokens per second.
+        """Return how much of each sequence's draft brings the most tokens per second, if it is worth it.
 
         Args:
             chances: of each drafted token, that it comes and all before it.
@@ -118,12 +122,19 @@ class Budget:
             for chance in own
         ]
         offers.sort(reverse=True)
+        del offers[max(0, ROWS - len(self._prices)) :]
+        tokens, seconds, count = self._tokens, self._seconds, self._count
+        best, taken = GAIN * tokens / self._filled(seconds, count), 0
+        for number, (_, chance, place) in enumerate(offers, 1):
+            tokens, seconds, count = tokens + chance, seconds + self._prices[place], count + 1
+            rate = tokens / self._filled(seconds, count)
+            if rate > best:
+                best, taken = rate, number
         counts = [0] * len(self._prices)
-        tokens, seconds = self._tokens, self._seconds
-        for worth, chance, place in offers[: max(0, ROWS - len(counts))]:
-            if worth * seconds <= tokens:  # no better than the pass without it
-                break
+        for _, _, place in offers[:taken]:
             counts[place] += 1
-            tokens += chance
-            seconds += self._prices[place]
         return counts
+
+    def _filled(self, seconds: float, count: int) -> float:
+        """Return what a pass of so many tokens takes with those that fill it up."""
+        return seconds + self._filling * (filled(count) - count)

@@ -335,7 +335,7 @@ def test_costs_are_told_apart(
             return getattr(lean, name)
 
     monkeypatch.setattr("tanzim.infer.speculation.PATIENCE", 1e9)
-    monkeypatch.setattr("tanzim.infer.speculation.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tanzim.infer.speculation.time.process_time", lambda: clock[0])
     cost = speculation.measure(Timed(), engine._weights)  # type: ignore[arg-type]
     assert cost.cached == pytest.approx(0.001)
     assert cost.token == pytest.approx(0.25 + 0.001)  # each sees itself
