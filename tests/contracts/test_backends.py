@@ -24,7 +24,7 @@ from helpers.adapters import generated, save_changed
 from helpers.backends import BATCH, REAL, Tiny, make_backend, make_tiny
 from helpers.processes import wait_until
 from helpers.serving import Lines, running
-from tanzim.core.errors import TanzimError
+from tanzim.core.errors import ConfigError, TanzimError
 from tanzim.infer.request import Delta, Grammar, Request
 from tanzim.pipeline.config import Config
 from tanzim.pipeline.workshop import Workshop
@@ -291,6 +291,23 @@ def test_adapters_that_vllm_does_not_serve(place: Place, method: dict[str, Any],
         return
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
+
+
+def test_what_vllm_alone_refuses(place: Place, tmp_path: Path) -> None:
+    """Its own words are passed on, as a fault of the request."""
+    if not isinstance(place.backend, VllmBackend):
+        return
+    with pytest.raises(ConfigError, match="out of vocabulary"):
+        place.collect(Request([5, 9999]))
+    with pytest.raises(ConfigError, match="logprobs of 21"):
+        place.collect(Request([5, 6], logprobs=21))
+    odd = save_changed(place.tiny.model, tmp_path / "odd", 3, type="lora", rank=4, alpha=8)
+    config = json.loads((odd / "adapter_config.json").read_text())
+    (odd / "adapter_config.json").write_text(json.dumps(config | {"init_lora_weights": "pissa"}))
+    with pytest.raises(ConfigError, match="init_lora_weights='pissa'"):
+        asyncio.run(place.backend.add_adapter("odd", odd))
+    assert "odd" not in place.backend.adapters
+    assert place.backend.ready
 
 
 def test_embeddings(place: Place) -> None:

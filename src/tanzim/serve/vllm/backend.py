@@ -124,8 +124,8 @@ class VllmBackend:
             progress: told the seconds that it takes.
 
         Raises:
-            ConfigError: it cannot be started.
-            ModelError: it did not start, or an adapter is none that it can serve.
+            ConfigError: it cannot be started, or does not serve an adapter.
+            ModelError: it did not start, or an adapter is for another base.
 
         """
         for folder in adapters.values():
@@ -150,7 +150,8 @@ class VllmBackend:
         died fails: it might be what killed it.
 
         Raises:
-            ModelError: the adapter is unknown, the prompt leaves no room, or vLLM refuses the request.
+            ModelError: the adapter is unknown, or the prompt leaves no room.
+            ConfigError: vLLM refuses the request, or the adapter.
             Unavailable: vLLM died, or is not there.
 
         """
@@ -210,7 +211,8 @@ class VllmBackend:
         """Load an adapter beside the others.
 
         Raises:
-            ModelError: the name is taken, or the folder holds none that vLLM can serve.
+            ModelError: the name is taken, or the folder holds no adapter for this base.
+            ConfigError: it holds one that vLLM does not serve.
             Unavailable: vLLM is not there.
 
         """

@@ -101,7 +101,7 @@ class Watch:
     def _await(self, progress: Progress) -> None:
         """Wait until it answers, and look who it is."""
         began = time.monotonic()
-        while not self._answers():
+        while not self.wire.healthy():
             took = time.monotonic() - began
             if self._stopping.is_set():
                 return
@@ -141,12 +141,6 @@ class Watch:
             if self.failure is not None or self._stopping.is_set() or time.monotonic() > deadline:
                 raise Unavailable(self.failure or "vLLM is not running")
             await asyncio.sleep(_LOOK)
-
-    def _answers(self) -> bool:
-        try:
-            return self.wire.ask("/health").is_success
-        except Unavailable:
-            return False
 
     def _did_not_start(self, what: str) -> ModelError:
         return ModelError(what, where=f"{self.log}, which says:\n{self._process.last_words()}")

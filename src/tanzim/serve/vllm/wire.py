@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tanzim.core.errors import ModelError
+from tanzim.core.errors import ConfigError
 from tanzim.core.records import Json
 from tanzim.infer.request import Request, TokenLogprob
 from tanzim.serve.backend import Unavailable
@@ -68,23 +68,30 @@ class Wire:
         except httpx.HTTPError as error:
             raise Unavailable("vLLM does not answer just now") from error
 
+    def healthy(self) -> bool:
+        """Whether vLLM answers, and its engine lives."""
+        try:
+            return self.ask("/health").is_success
+        except Unavailable:
+            return False
+
     def post(self, path: str, body: Json) -> None:
         """Have it do something.
 
         Raises:
-            ModelError: it refuses.
+            ConfigError: it refuses.
             Unavailable: nobody answers, or its engine has died.
 
         """
         answer = self.ask(path, body)
-        if answer.is_error:
-            raise _refusal(answer.status_code, answer.text)
+        if answer.is_error:  # 500, too, is said of what it cannot load
+            raise _refusal(httpx.codes.BAD_REQUEST if self.healthy() else answer.status_code, answer.text)
 
     async def chunks(self, body: Json) -> AsyncGenerator[Json, None]:
         """Yield the choice of each chunk of a streamed completion; closing the iterator ends the request.
 
         Raises:
-            ModelError: it refuses.
+            ConfigError: it refuses.
             Unavailable: nobody answers, or it died on the way.
 
         """
@@ -166,7 +173,7 @@ def tokens(choice: Json, top: int | None) -> list[tuple[int, TokenLogprob | None
     return found
 
 
-def _refusal(status: int, text: str) -> ModelError | Unavailable:
+def _refusal(status: int, text: str) -> ConfigError | Unavailable:
     """Return what an error of vLLM's means here."""
     try:
         error = json.loads(text)["error"]
@@ -176,4 +183,4 @@ def _refusal(status: int, text: str) -> ModelError | Unavailable:
     said = said[:_MOST_ERROR]
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         return Unavailable(f"vLLM failed: {said}")
-    return ModelError(f"vLLM refuses this: {said}")
+    return ConfigError(f"vLLM refuses this: {said}")
