@@ -54,7 +54,8 @@ def open_backend(models: Sequence[str], config: ServeConfig, *, reporter: Report
     if isinstance(config.engine, VllmEngineConfig):
         return _open_vllm(models, config, config.engine, reporter)
     opened = open_models(models, reporter=reporter)
-    backend = Worker(opened.engine, config.max_batch, config.adapter_memory_mb)
+    memory, speculate = config.adapter_memory_mb, config.engine.speculation
+    backend = Worker(opened.engine, config.max_batch, memory, speculate=speculate)
     return Answering(opened.base, opened.renderer, backend, opened.model)
 
 

@@ -26,6 +26,8 @@ class TanzimEngineConfig(Section):
     """The engine that comes with Tanzim (docs/serving.md)."""
 
     type: Literal["tanzim"] = "tanzim"
+    speculation: bool = True
+    """Guess tokens from what the text holds already, where checking them costs less than they are worth."""
 
 
 class VllmEngineConfig(Section):

@@ -33,16 +33,19 @@ class Worker:
         engine: the generator; nobody else may use it while the worker runs.
         max_batch: most requests computed together.
         adapter_mb: memory that loaded adapters may take (MB); None: as `Engine.bound_adapters` has it.
+        speculate: as for `Engine.server`.
 
     """
 
-    def __init__(self, engine: Engine, max_batch: int, adapter_mb: float | None = None) -> None:
+    def __init__(
+        self, engine: Engine, max_batch: int, adapter_mb: float | None = None, *, speculate: bool = False
+    ) -> None:
         self._engine = engine
-        self._max_batch = max_batch
+        self._max_batch, self._speculate = max_batch, speculate
         engine.bound_adapters(None if adapter_mb is None else int(adapter_mb * 1e6))
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._listeners: dict[Sequence, Listener] = {}
-        self._scheduler = engine.server(max_batch)
+        self._scheduler = engine.server(max_batch, speculate=speculate)
         self._thread = threading.Thread(target=self._run, name="tanzim-generate", daemon=True)
 
     @property
@@ -211,7 +214,7 @@ class Worker:
         try:
             sequences = self._scheduler.step()
         except RuntimeError as error:  # torch's, out of memory among them
-            self._scheduler = self._engine.server(self._max_batch)
+            self._scheduler = self._engine.server(self._max_batch, speculate=self._speculate)
             self._fail(f"the computation failed: {error}")
             return
         for sequence in sequences:

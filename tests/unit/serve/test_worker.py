@@ -9,6 +9,7 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tanzim.infer.engine import Engine, Request
+from tanzim.infer.paged_scheduler import PagedScheduler
 from tanzim.infer.request import Delta
 from tanzim.serve.worker import Worker, WorkerError
 
@@ -26,14 +27,17 @@ async def collect(worker: Worker, request: Request) -> str:
     return "".join([delta.text async for delta in worker.stream(request)])
 
 
-def test_concurrent_answers_equal_single_ones(engine: Engine) -> None:
+@pytest.mark.parametrize("speculate", [False, True])
+def test_concurrent_answers_equal_single_ones(engine: Engine, speculate: bool) -> None:
     requests = [ask(3 + 5 * i, 10 + i) for i in range(7)]
     expected = [completion.text for completion in engine.generate(requests)]
 
     async def together() -> list[str]:
         return await asyncio.gather(*(collect(worker, request) for request in requests))
 
-    worker = Worker(engine, max_batch=3)
+    worker = Worker(engine, max_batch=3, speculate=speculate)
+    assert isinstance(worker._scheduler, PagedScheduler)
+    assert (worker._scheduler._cost is not None) == speculate
     worker.start()
     assert asyncio.run(together()) == expected
     worker.stop()
