@@ -21,7 +21,7 @@ from tanzim.core.optional import need
 from tanzim.infer.request import Grammar
 
 # One space at most between the parts of JSON: a model that may write any number may never stop.
-_JSON_OPTIONS = {"whitespace_pattern": "[ ]?"}
+JSON_OPTIONS = {"whitespace_pattern": "[ ]?"}
 
 
 class Grammars:
@@ -58,12 +58,16 @@ class Grammars:
         llguidance: Any = need("llguidance", "serve")
         if grammar.type == "regex":
             text = llguidance.LLMatcher.grammar_from_regex(grammar.text)
+        elif grammar.type == "lark":
+            text = llguidance.LLMatcher.grammar_from_lark(grammar.text)
         else:
             schema = _schema(grammar)
-            text = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS)
+            text = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
         wrong = llguidance.LLMatcher.validate_grammar(text, self._tokens)
         if wrong and not wrong.startswith("WARNING"):
-            what = "the regular expression" if grammar.type == "regex" else "the JSON schema"
+            what = {"regex": "the regular expression", "lark": "the grammar"}.get(
+                grammar.type, "the JSON schema"
+            )
             raise ConfigError(f"{what} cannot be used: {wrong.strip()}")
         return Matcher(llguidance.LLMatcher(self._tokens, text), self._vocabulary)
 

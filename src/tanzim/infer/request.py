@@ -16,13 +16,13 @@ class Grammar:
     """What an answer must keep to, to its last character; one cut off by its length is a beginning of such.
 
     Args:
-        type: json_schema, json_object (any object) or regex.
-        text: the schema as JSON, or the expression (of the Rust kind: no look-around, no references);
-            empty for json_object.
+        type: json_schema, json_object (any object), regex or lark.
+        text: the schema as JSON, the expression (of the Rust kind: no look-around, no references), or a
+            grammar as llguidance writes it; empty for json_object.
 
     """
 
-    type: Literal["json_schema", "json_object", "regex"]
+    type: Literal["json_schema", "json_object", "regex", "lark"]
     text: str = ""
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tanzim.core.records import Json, Message, ToolCall
 from tanzim.infer.request import Grammar
+from tanzim.serve.tool_grammar import FUNCTION, check_choice, tool_grammar
 
 
 def _whole_texts(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -165,6 +166,19 @@ class Stopped(Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
+class FunctionName(Strict):
+    """A function, by its name."""
+
+    name: str
+
+
+class NamedChoice(Strict):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
 class ChatRequest(Stopped):
     """The body of ``POST /v1/chat/completions``."""
 
@@ -181,9 +195,9 @@ class ChatRequest(Stopped):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     response_format: AnswerFormat | None = None
-    parallel_tool_calls: Literal[True] | None = None
+    parallel_tool_calls: bool | None = None
     # Accepted where they ask for nothing.
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
@@ -203,11 +217,24 @@ class ChatRequest(Stopped):
             raise ValueError("top_logprobs needs logprobs to be true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream to be true")
+        check_choice(self.tools or (), self.choice, parallel=self.parallel_tool_calls is not False)
+        held = isinstance(self.response_format, SchemaFormat | ObjectFormat)
+        if held and self.choice not in ("none", "auto"):
+            raise ValueError("tool_choice and response_format ask for two kinds of answer")
         return self
+
+    @property
+    def choice(self) -> str:
+        """Which tools must be called (see `tanzim.serve.tool_grammar`)."""
+        chosen = self.tool_choice
+        return FUNCTION + chosen.function.name if isinstance(chosen, NamedChoice) else chosen or "auto"
 
     @property
     def grammar(self) -> Grammar | None:
         """What the answer must keep to."""
+        calls = tool_grammar(self.prompt_tools, self.choice, parallel=self.parallel_tool_calls is not False)
+        if calls is not None:
+            return calls
         if isinstance(self.response_format, SchemaFormat):
             return Grammar("json_schema", json.dumps(self.response_format.json_schema.wanted))
         return Grammar("json_object") if isinstance(self.response_format, ObjectFormat) else None

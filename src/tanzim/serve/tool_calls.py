@@ -12,7 +12,7 @@ import secrets
 from tanzim.core.records import Json
 from tanzim.infer.text import overlap
 
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 class ToolCalls:
@@ -34,21 +34,21 @@ class ToolCalls:
         """Take a piece; return the texts and calls that are certain, in their order."""
         self._waiting += text
         found: list[str | Json] = []
-        while (start := self._waiting.find(_OPEN)) >= 0:
-            end = self._waiting.find(_CLOSE, start)
+        while (start := self._waiting.find(OPEN)) >= 0:
+            end = self._waiting.find(CLOSE, start)
             if end < 0:
                 break
-            call = _call(self._waiting[start + len(_OPEN) : end])
+            call = _call(self._waiting[start + len(OPEN) : end])
             if call is None:  # the next one may begin inside
-                self._say(found, self._waiting[: start + len(_OPEN)])
-                self._waiting = self._waiting[start + len(_OPEN) :]
+                self._say(found, self._waiting[: start + len(OPEN)])
+                self._waiting = self._waiting[start + len(OPEN) :]
                 continue
             self._say(found, self._waiting[:start].rstrip())
             found.append(call)
             self.count += 1
-            self._waiting, self._after_call = self._waiting[end + len(_CLOSE) :], True
+            self._waiting, self._after_call = self._waiting[end + len(CLOSE) :], True
         if start < 0:
-            start = len(self._waiting) - overlap(self._waiting, _OPEN)
+            start = len(self._waiting) - overlap(self._waiting, OPEN)
         certain = self._waiting[:start].rstrip()
         self._waiting = self._waiting[len(certain) :]
         self._say(found, certain)

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-# A whole server around a random model, each step of which takes a while, so that its answers are long under way.
+# A whole server around a random model, each step of which takes a while, so that answers are long under way.
 PROGRAM = """
 import json, sys, time
 from transformers import AutoModelForCausalLM, AutoTokenizer

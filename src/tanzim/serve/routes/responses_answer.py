@@ -10,6 +10,8 @@ import secrets
 import time
 from collections.abc import Sequence
 
+from pydantic import BaseModel
+
 from tanzim.core.records import Json
 from tanzim.infer.request import Delta
 from tanzim.serve.errors import ApiError
@@ -143,6 +145,7 @@ class ResponseAnswer(Reply):
 
     def _response(self, status: str) -> Json:
         asked, ended = self._asked, status in ("completed", "incomplete")
+        chosen = asked.tool_choice
         details = {"reason": _REASONS[str(self._reason)]} if status == "incomplete" else None
         return {
             "id": self.id,
@@ -158,14 +161,14 @@ class ResponseAnswer(Reply):
             "max_tool_calls": None,
             "model": self.model,
             "output": self._items if ended else [],
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "service_tier": "default",
             "store": False,
             "temperature": 1.0 if asked.temperature is None else asked.temperature,
             "text": {"format": {"type": "text"}},
-            "tool_choice": asked.tool_choice or "auto",
+            "tool_choice": chosen.model_dump() if isinstance(chosen, BaseModel) else chosen or "auto",
             "tools": [tool.model_dump() for tool in asked.tools or ()],
             "top_logprobs": 0,
             "top_p": 1.0 if asked.top_p is None else asked.top_p,

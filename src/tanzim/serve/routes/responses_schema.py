@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tanzim.core.records import Json, Message, ToolCall
+from tanzim.infer.request import Grammar
 from tanzim.serve.schema import FunctionCall, Strict, TextFormat
+from tanzim.serve.tool_grammar import FUNCTION, check_choice, tool_grammar
 
 
 class InputPart(Strict):
@@ -116,6 +118,13 @@ class TextConfig(Strict):
     verbosity: Literal["medium"] | None = None
 
 
+class FunctionChoice(Strict):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    name: str
+
+
 class ResponseRequest(Strict):
     """The body of ``POST /v1/responses``."""
 
@@ -126,8 +135,8 @@ class ResponseRequest(Strict):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     tools: list[FunctionTool] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: Literal[True] | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
+    parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     # Accepted where they ask for nothing. Answers are not kept, so that none can be gone on from.
@@ -152,7 +161,19 @@ class ResponseRequest(Strict):
     def _fits_together(self) -> ResponseRequest:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream to be true")
+        check_choice(self.prompt_tools, self.choice, parallel=self.parallel_tool_calls is not False)
         return self
+
+    @property
+    def choice(self) -> str:
+        """Which tools must be called (see `tanzim.serve.tool_grammar`)."""
+        chosen = self.tool_choice
+        return FUNCTION + chosen.name if isinstance(chosen, FunctionChoice) else chosen or "auto"
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """What the answer must keep to."""
+        return tool_grammar(self.prompt_tools, self.choice, parallel=self.parallel_tool_calls is not False)
 
     @property
     def messages(self) -> list[Message]:

@@ -191,6 +191,12 @@ class VllmBackend:
 
         """
         self._answer(request)
+        if request.grammar is not None and request.grammar.type == "lark":
+            raise ConfigError(
+                "this server answers through vLLM, which is not asked for calls that must be made",
+                where="serve.engine.type",
+                fix="tool_choice: auto",
+            )
         if request.grammar is not None:
             await asyncio.to_thread(self._grammars.matcher, request.grammar)
 

@@ -141,7 +141,7 @@ def completion(request: Request, model: str, limit: int, stop_ids: tuple[int, ..
     }
     if request.logprobs is not None:
         body |= {"logprobs": request.logprobs, "return_tokens_as_token_ids": True}
-    if request.grammar is not None:
+    if request.grammar is not None and request.grammar.type != "lark":
         body["structured_outputs"] = {
             "json_schema": {"json": request.grammar.text},
             "json_object": {"json_object": True},
