@@ -22,7 +22,8 @@ EPOCHS, FEW = 3, 10_000  # passes over a file of at most so many rows, where n_e
 KEPT = 3  # of the last epochs, each a model of its own, as OpenAI has it
 CONFIG, ORDER = "tanzim.yaml", "order.json"
 _BY_VLLM = ("lora", "rslora", "lora_fa", "dylora")  # methods that leave plain LoRA
-_OWN = ("trackers",)  # keys of ``train`` that would reach out of the job
+# Keys of ``train`` that reach files or other machines: they are as the server's own config has them.
+_OWN = ("trackers", "method.tasks", "objective.teacher", "objective.teacher_revision")
 
 
 class Workshop:
@@ -76,9 +77,6 @@ class Workshop:
         return command if lease is None else [*command, f"{lease:g}"]
 
     def _config(self, order: Order, folder: Path) -> Config:
-        for key in order.settings:
-            if key.split(".")[0] in _OWN:
-                raise ConfigError(f"train.{key} cannot be set through the API", where=f"tanzim.train.{key}")
         start = Config(model=self._project.model, train=self._project.train, name=order.name)
         data: Json = {
             "data.path": str(folder / "training.jsonl"),
@@ -91,6 +89,9 @@ class Workshop:
             data["data.validation_path"] = str(folder / "validation.jsonl")
         train = {f"train.{key}": value for key, value in order.settings.items()}
         config = with_values(start, train, where="tanzim.train")
+        for key in _OWN:
+            if _value(config.train, key) != _value(start.train, key):
+                raise ConfigError(f"train.{key} cannot be set through the API", where=f"tanzim.train.{key}")
         multiplier = order.hyperparameters.get("learning_rate_multiplier", "auto")
         if not isinstance(multiplier, str):
             data["train.learning_rate"] = config.train.learning_rate * multiplier
@@ -99,3 +100,10 @@ class Workshop:
             data["train.epochs"] = epochs
         data |= {"runs_dir": str(folder / "runs"), "seed": order.seed, "train.keep_epochs": KEPT}
         return with_values(config, data, where="hyperparameters")
+
+
+def _value(section: object, key: str) -> object:
+    """Return what stands at a dotted key; None where this variant of a section has none such."""
+    for name in key.split("."):
+        section = getattr(section, name, None)
+    return section

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, field_validator, model_validator
+from pydantic_core import CoreSchema
 
 from tanzim.core.records import Json, Message, ToolCall
 from tanzim.infer.request import Grammar
@@ -18,19 +19,64 @@ from tanzim.serve.tool_grammar import FUNCTION, check_choice, tool_grammar
 
 def _whole_texts(value: Any) -> None:  # noqa: ANN401 - any JSON value
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a text in it holds half a character (a lone surrogate)") from None
+    except ValueError:
+        raise ValueError("a number in it is not finite") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+_UNKNOWN = 8  # fields that a request may have too many before it is not looked at further
+_MOST = 256  # entries of an object that a field holds
+
+
+def _bound(schema: Any) -> None:  # noqa: ANN401 - nested dicts and lists
+    """Let every list in a schema end at its first fault."""
+    if isinstance(schema, list | tuple):
+        for one in schema:
+            _bound(one)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "list":
+            schema["fail_fast"] = True
+        for name, one in schema.items():
+            if name not in ("metadata", "ref", "serialization"):
+                _bound(one)
 
 
 class Strict(BaseModel):
-    """Closed to unknown fields, and to texts that cannot be written as UTF-8."""
+    """Closed to unknown fields, and to what cannot be written as JSON in UTF-8.
+
+    Of a list only the first fault is looked for: pydantic would describe each of a million, in gigabytes.
+    """
 
     model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        """Return the schema, bounded in how much it may find wrong."""
+        schema = handler(source)
+        _bound(schema)
+        return schema
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + _UNKNOWN:
+            known = {name for name, field in cls.model_fields.items()}
+            known |= {field.alias for field in cls.model_fields.values() if field.alias}
+            first = next(name for name in value if name not in known)
+            raise ValueError(
+                f"it has {len(value)} fields, of which '{str(first)[:100]}' and others are unknown"
+            )
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
     def _whole(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if isinstance(value, dict) and len(value) > _MOST:
+            raise ValueError(f"it has {len(value)} entries; {_MOST} can be given")
         texts = [one for one in value if isinstance(one, str | dict)] if isinstance(value, list) else value
         if isinstance(texts, str | list | dict):
             _whole_texts(texts)
@@ -149,6 +195,9 @@ class SchemaFormat(Strict):
 AnswerFormat = TextFormat | ObjectFormat | SchemaFormat
 
 
+MESSAGES = 10_000  # of one request; no context holds more
+
+
 class Stopped(Strict):
     """What ends before a text that the client names."""
 
@@ -183,7 +232,7 @@ class ChatRequest(Stopped):
     """The body of ``POST /v1/chat/completions``."""
 
     model: str
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MESSAGES)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)

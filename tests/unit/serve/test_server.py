@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,3 +101,31 @@ def test_tls_is_spoken_with_the_given_certificate(tmp_path: Path) -> None:
         assert httpx.get(url, verify=trusted).json() == "here"
         with pytest.raises(httpx.ConnectError, match=r"(?i)certificate"):
             httpx.get(url)
+        for versions, ciphers, spoken in (
+            ((ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3), "ALL", True),
+            ((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2), "ECDHE+AESGCM", True),
+            ((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2), "ECDHE+AES:!AESGCM:!AESCCM", False),  # CBC
+            ((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2), "kRSA", False),  # no forward secrecy
+            ((ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1), "ALL", False),
+        ):
+            assert greets(url, trusted_by(certificate), versions, f"{ciphers}:@SECLEVEL=0") is spoken, ciphers
+
+
+def trusted_by(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+def greets(
+    url: str, context: ssl.SSLContext, versions: tuple[ssl.TLSVersion, ssl.TLSVersion], ciphers: str
+) -> bool:
+    """Tell whether the server speaks any of these versions and ciphers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the versions that must be refused
+        context.minimum_version, context.maximum_version = versions
+    context.set_ciphers(ciphers)
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=30) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1"):
+                return True
+        except (ssl.SSLError, ConnectionError):
+            return False

@@ -20,7 +20,7 @@ from tanzim.serve.store.tables import keys
 PREFIX = "tz"
 _FORM = re.compile(rf"{PREFIX}-([0-9a-f]{{16}})-([A-Za-z0-9_-]{{43}})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_NOBODY = hashlib.sha256(b"").digest()
+_NOBODY = bytes(32)  # no text has this hash
 
 
 class Keys:

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tanzim.core.errors import ConfigError
 from tanzim.core.records import Json
-from tanzim.serve.access.gate import Sees, Trains
+from tanzim.serve.access.gate import Gate, Sees, Trains
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.drain import draining, leaving
 from tanzim.serve.errors import ApiError
@@ -84,6 +84,7 @@ def add(app: FastAPI, context: Context) -> None:
 
         A client that asks for page after page so sees the events as they come, until the job has ended.
         """
+        gate: Gate = request.app.state.gate
         while True:
             job = await run_in_threadpool(_job, context, caller, id_)
             read = partial(jobs.events, id_, after=after, limit=limit, oldest_first=follow)
@@ -95,6 +96,7 @@ def add(app: FastAPI, context: Context) -> None:
             if draining(request):  # the client asks again, and finds the server that comes after this one
                 raise leaving()
             await asyncio.sleep(_LOOK)
+            await gate.still(caller)  # a key that ends, ends what it follows
 
     @app.get("/v1/fine_tuning/jobs/{id_}/checkpoints")
     def checkpoints(id_: str, caller: Sees, after: str | None = None, limit: Limit = 10) -> Json:

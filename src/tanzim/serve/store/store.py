@@ -73,7 +73,7 @@ def open_store(config: ServeConfig) -> Store:
 
     """
     root = Path(config.folder).resolve()
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users of the machine see nothing in it
     database = open_database(config.database or f"sqlite:///{root / 'server.sqlite'}")
     sync_folder(root)
     blobs = Marked(open_blobs(config.files or str(root)), root / "unsettled")
