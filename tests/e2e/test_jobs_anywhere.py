@@ -199,18 +199,19 @@ def test_a_process_that_the_cluster_believes_dead_is_not_joined_by_another(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     folder = tmp_path / "server"
-    with client_of(tiny_model, folder, executor=on(cluster)) as client:
+    with client_of(tiny_model, folder, executor=on(cluster, lease_seconds=120)) as client:
         file = client.files.create(file=fruit_rows, purpose="fine-tune")
-        job = create(client, file.id, **{**LONG, "hyper": {**FAST, "n_epochs": 50}})
+        job = create(client, file.id, **LONG)
         wait(client, job.id, lambda j: len(steps_of(client, j.id)) >= 3)
         process = process_of(folder, job.id)
+        os.kill(process, signal.SIGSTOP)  # so that it is not done too soon, for less than its lease
         # As where a network breaks: Ray's own process beside the job dies, and cannot take the job along.
         parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
         cluster.signal(signal.SIGKILL, f"kill -s 0 {parent};")
         os.kill(parent, signal.SIGKILL)
         second = f"The job has a process in the cluster ({job.id}-2)"
         wait(client, job.id, lambda j: second in told(client, j.id))
-        os.kill(process, 0)  # both live now, and one works
+        os.kill(process, signal.SIGCONT)  # both live now, and one works
         wait(client, job.id, lambda j: j.status == "succeeded")
         assert process_of(folder, job.id) == process
         steps = steps_of(client, job.id)
