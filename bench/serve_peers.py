@@ -125,6 +125,17 @@ def servers(folder: Path, model: Path, adapters: list[Path], streams: int, threa
         Server("tanzim, base", ours, ["smollm2-135m-instruct"], "/v1/models", limit, ours=True),
         Server("tanzim, 1 adapter", ours, names[:1], "/v1/models", limit, ours=True),
         Server(f"tanzim, {len(names)} adapters", ours, names, "/v1/models", limit, ours=True),
+        *(
+            Server(
+                f"tanzim {kind}, base",
+                [*ours, f"serve.engine.quantization={kind}"],
+                ["smollm2-135m-instruct"],
+                "/v1/models",
+                limit,
+                ours=True,
+            )
+            for kind in ("int8", "int4")
+        ),
         Server("transformers serve", theirs, [str(model)], "/health", limit | {"HF_HUB_OFFLINE": "1"}),
         Server("llama-server f32", [*llama, "-m", str(folder / "model-f32.gguf")], ["f32"]),
         Server("llama-server q8_0", [*llama, "-m", str(folder / "model-q8_0.gguf")], ["q8_0"]),

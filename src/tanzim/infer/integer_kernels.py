@@ -68,7 +68,7 @@ def multiply_in_team(bits: int) -> Job:
 
     """
     product, view = multiply(bits), viewer()
-    codes, steps = (np.int8, np.float32) if bits == 8 else (np.uint8, np.uint16)
+    codes = np.int8 if bits == 8 else np.uint8
     tile, width = 2 * LANES, 2 * LANES * bits // 8
 
     def loop(numbers: Array, part: int, parts: int) -> None:
@@ -77,8 +77,8 @@ def multiply_in_team(bits: int) -> Job:
         product(
             view(x, (rows, inputs), np.float32),
             view(codes_, (tiles, inputs, width), codes),
-            view(step, (tiles, groups, tile), steps),
-            view(low, (tiles, groups, tile), steps),
+            view(step, (tiles, groups, tile), np.uint16),
+            view(low, (tiles, groups, tile), np.uint16),
             view(y, (rows, tiles * tile), np.float32),
             tiles * part // parts,
             tiles * (part + 1) // parts,
@@ -146,13 +146,13 @@ def _block(rows: int, bits: int) -> Any:  # noqa: ANN401 - an intrinsic of numba
             first = builder.mul(given[5], inputs)
             with vectors.loop(builder, index(0), groups, 1) as (g, _):
                 scale = builder.mul(builder.add(builder.mul(given[5], groups), g), index(2 * LANES))
-                spacing = _spacing(builder, step, low, scale) if bits == 4 else []
+                spacing = _spacing(builder, step, low if bits == 4 else None, scale)
                 start = builder.mul(g, group)
                 with vectors.loop(builder, start, builder.add(start, group), steps) as (i, _):
                     for number in range(steps):
                         here = builder.add(i, index(number))
                         place = builder.gep(codes.data, [builder.mul(builder.add(first, here), width)])
-                        weights = _four(builder, place, spacing) if bits == 4 else _eight(builder, place)
+                        weights = (_four if bits == 4 else _eight)(builder, place, spacing)
                         for line, sums_ in zip(lines, sums, strict=True):
                             activation = vectors.splat(builder, builder.load(builder.gep(line, [here])))
                             for sum_, weight in zip(sums_[2 * number :], weights, strict=False):
@@ -163,9 +163,6 @@ def _block(rows: int, bits: int) -> Any:  # noqa: ANN401 - an intrinsic of numba
                 line = builder.gep(y.data, [builder.add(builder.mul(token, row_length), column)])
                 for half in range(2):
                     whole = vectors.total(builder, [builder.load(sum_) for sum_ in sums_[half::2]])
-                    if bits == 8:
-                        scale = builder.add(column, index(half * LANES))
-                        whole = builder.fmul(whole, vectors.load(builder, step.data, scale))
                     vectors.store(builder, whole, line, index(half * LANES))
             return context.get_dummy_value()
 
@@ -174,15 +171,18 @@ def _block(rows: int, bits: int) -> Any:  # noqa: ANN401 - an intrinsic of numba
     return block
 
 
-def _eight(builder: Any, place: Any) -> list[Any]:  # noqa: ANN401
-    """Return 32 signed bytes as two vectors of float32."""
+def _eight(builder: Any, place: Any, spacing: Sequence[tuple[Any, Any]]) -> list[Any]:  # noqa: ANN401
+    """Return 32 signed bytes as code · step, two vectors."""
     from llvmlite import ir  # type: ignore[import-untyped]
 
     from tanzim.infer import vectors
 
     bytes_, whole = (ir.VectorType(ir.IntType(size), LANES) for size in (8, 32))
-    halves = (vectors.load(builder, place, ir.IntType(64)(half * LANES), bytes_) for half in range(2))
-    return [builder.sitofp(builder.sext(half, whole), vectors.VECTOR) for half in halves]
+    halves = [vectors.load(builder, place, ir.IntType(64)(half * LANES), bytes_) for half in range(2)]
+    return [
+        builder.fmul(builder.sitofp(builder.sext(half, whole), vectors.VECTOR), step)
+        for half, (step, _) in zip(halves, spacing, strict=True)
+    ]
 
 
 def _four(builder: Any, place: Any, spacing: Sequence[tuple[Any, Any]]) -> list[Any]:  # noqa: ANN401
@@ -201,7 +201,7 @@ def _four(builder: Any, place: Any, spacing: Sequence[tuple[Any, Any]]) -> list[
 
 
 def _spacing(builder: Any, step: Any, low: Any, start: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401
-    """Return (step, low) of both halves of a tile, from bfloat16."""
+    """Return (step, low) of both halves of a tile, from bfloat16; no low in 8 bits."""
     from llvmlite import ir
 
     from tanzim.infer import vectors
@@ -213,4 +213,4 @@ def _spacing(builder: Any, step: Any, low: Any, start: Any) -> list[tuple[Any, A
         shifted = builder.shl(builder.zext(bits, whole), vectors.integers(16))
         return builder.bitcast(shifted, vectors.VECTOR)
 
-    return [(wide(step, half), wide(low, half)) for half in range(2)]
+    return [(wide(step, half), None if low is None else wide(low, half)) for half in range(2)]

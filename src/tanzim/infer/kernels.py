@@ -1,15 +1,16 @@
-"""Decoding on a CPU, compiled: attention over pages, and low-rank adapters of single tokens.
+"""Decoding on a CPU, compiled: norms, attention over pages, and low-rank adapters of single tokens.
 
 Both read much memory and compute little with it, in pieces too small for a matrix product each.
 
 Legend: B rows, H query heads, K key heads, C head size, P pages, T tokens of a page, N tokens, S slots,
-R rank, I inputs, O outputs.
+R rank, I inputs, O outputs, D hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,35 @@ _C1, _C2, _C3, _C4, _C5, _C6 = (
 _LOWEST = np.float32(-3e38)
 
 Kernel = Callable[..., None]
+
+
+@cache
+def compiles() -> bool:
+    """Tell whether numba is there; without it torch's operations take the place of what is here."""
+    return find_spec("numba") is not None
+
+
+@cache
+def normalise() -> Kernel:
+    """Return ``normalise(x_ND, weight_D, epsilon, out_ND)``: RMSNorm of a few rows.
+
+    Raises:
+        MissingExtra: numba is not installed.
+
+    """
+    numba: Any = need("numba", "serve")
+
+    def rms(x_ND: Array, weight_D: Array, epsilon: float, out_ND: Array) -> None:
+        for n in range(x_ND.shape[0]):
+            total = np.float32(0)
+            for x in x_ND[n]:
+                total += x * x
+            factor = np.float32(1) / np.sqrt(total / np.float32(x_ND.shape[1]) + np.float32(epsilon))
+            for d in range(x_ND.shape[1]):
+                out_ND[n, d] = x_ND[n, d] * factor * weight_D[d]
+
+    made: Kernel = numba.njit(nogil=True, fastmath=_FAST)(rms)
+    return made
 
 
 @cache

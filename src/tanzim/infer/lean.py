@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tanzim.adapters import rows
-from tanzim.infer.kernels import PAGE
+from tanzim.infer.kernels import PAGE, compiles, normalise
 from tanzim.infer.mixed import Mix
 from tanzim.infer.paged_cache import Chunk, PagedCache, Pass, pages_of
 from tanzim.infer.products import AnyProduct, product_of, unjoinable
@@ -28,6 +28,7 @@ from tanzim.models.integers import IntLinear, device_of, precision
 KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 STATIC_ROTARY = ("default", "linear", "llama3", "yarn")
 TOLERANCE = 1e-4  # of the largest logit
+FEW = 64  # rows up to which one compiled loop beats torch's six operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,11 @@ def _norm(module: Any) -> tuple[Tensor, float]:  # noqa: ANN401 - any RMSNorm
 
 
 def _normalised(x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
-    if x.dtype == torch.float32:
-        return rows.normalise(x, weight_D, epsilon)
-    wide = x.float()
-    return (wide * rows.inverse_rms(wide, epsilon)).to(x.dtype) * weight_D
+    if x.dtype != torch.float32:
+        wide = x.float()
+        return (wide * rows.inverse_rms(wide, epsilon)).to(x.dtype) * weight_D
+    if x.device.type == "cpu" and x.dim() == 2 and x.shape[0] <= FEW and compiles():
+        out = torch.empty_like(x)
+        normalise()(x.numpy(), weight_D.numpy(), epsilon, out.numpy())
+        return out
+    return rows.normalise(x, weight_D, epsilon)

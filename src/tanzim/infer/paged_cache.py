@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tanzim.infer.kernels import PAGE, attend_pages, rotate_and_store
+from tanzim.infer.kernels import PAGE, attend_pages, compiles, rotate_and_store
 from tanzim.infer.threads import shared
 
 
@@ -86,10 +85,7 @@ class PagedCache:
         self.heads, self.key_heads, self.size = heads
         self.pages, self._scale = pages, scale
         self.compiled = (
-            device.type == "cpu"
-            and dtype == torch.float32
-            and self.size % PAGE == 0
-            and find_spec("numba") is not None
+            device.type == "cpu" and dtype == torch.float32 and self.size % PAGE == 0 and compiles()
         )
         shape = pages, self.key_heads, self.size, PAGE
         other = pages, self.key_heads, PAGE, self.size

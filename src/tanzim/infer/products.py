@@ -6,7 +6,6 @@ Legend: N tokens, I inputs, O outputs, T tiles of 32 outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tanzim.infer.integer_kernels import multiply, multiply_in_team
+from tanzim.infer.kernels import compiles
 from tanzim.infer.threads import has_team, shared
 from tanzim.models.integers import TILE, IntLinear, device_of, join, precision
 from tanzim.models.kernels import matmul
@@ -77,9 +77,8 @@ class IntProduct:
         self._matrix, self._bias_O = join(linears), _bias(linears)
         codes, step, low = self._matrix.codes_TIB, self._matrix.step_TGL, self._matrix.low_TGL
         if low is None:
-            low = step[:0]
-        else:
-            step, low = step.view(torch.uint16), low.view(torch.uint16)  # NumPy has no bfloat16
+            low = step[:0]  # in 8 bits it is not read
+        step, low = step.view(torch.uint16), low.view(torch.uint16)  # NumPy has no bfloat16
         self._arrays = codes.numpy(), step.numpy(), low.numpy()
         self._numbers = np.zeros(16, np.int64)
         self._numbers[2:5] = [array.ctypes.data for array in self._arrays]
@@ -108,7 +107,7 @@ def product_of(linears: Sequence[nn.Linear]) -> AnyProduct:
     on_cpu = device_of(linears[0]).type == "cpu" and precision(linears[0]) == torch.float32
     if not integers:
         return Product(linears, packed=on_cpu and matmul.register())
-    compiled = on_cpu and find_spec("numba") is not None
+    compiled = on_cpu and compiles()
     return IntProduct(integers) if compiled else UnpackedProduct(integers)
 
 

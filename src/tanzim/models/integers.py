@@ -1,7 +1,8 @@
 """Weights in 8 or 4 bits beside activations in full precision, for serving.
 
-Each weight is rounded to the nearest of evenly spaced numbers: in 8 bits 255 of them around zero, one spacing
-for each output; in 4 bits 16 between the least and the largest weight of a group of 32 inputs.
+Each weight is rounded to the nearest of evenly spaced numbers, whose spacing 32 inputs of an output share: in
+8 bits 255 of them around zero, in 4 bits 16 between the least and the largest of these weights. That is how
+llama.cpp's Q8_0 and Q4_1 round.
 
 Legend: O outputs, I inputs, T tiles of 32 outputs, L the 32 outputs of a tile, G groups of inputs, B bytes
 for an input of a tile (32 in 8 bits, 16 in 4), N tokens.
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 TILE = 32  # outputs side by side: two vector registers of float32
-GROUP = 32  # inputs that share a spacing, in 4 bits
+GROUP = 32  # inputs that share a spacing
 SLICE = 4096  # outputs that are rounded at once
 Integer = Literal["int8", "int4"]
 
@@ -28,8 +29,8 @@ class IntMatrix(nn.Module):
     Args:
         codes_TIB: in 8 bits a signed byte for each output of a tile; in 4 the lower halves of 16 bytes are
             its first outputs, the upper halves the others.
-        step_TGL: float32 in 8 bits, where all inputs are one group; bfloat16 in 4.
-        low_TGL: the number that code 0 stands for; None in 8 bits.
+        step_TGL: the spacing, bfloat16.
+        low_TGL: the number that code 0 stands for, bfloat16; None in 8 bits, where it is 0.
         outputs: O; the last tile may be filled up.
 
     """
@@ -50,16 +51,10 @@ class IntMatrix(nn.Module):
         """8 or 4."""
         return 8 if self.low_TGL is None else 4
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes."""
-        return sum(buffer.nbytes for buffer in self.buffers())
-
     def decode(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the matrix in full, [O, I]."""
         value_TIL = _unpacked(self.codes_TIB) if self.bits == 4 else self.codes_TIB
-        group = self.inputs // self.step_TGL.shape[1]
-        value_TGIL = _in_groups(value_TIL.to(torch.float32), group).mul_(self.step_TGL[:, :, None])
+        value_TGIL = _in_groups(value_TIL.to(torch.float32)).mul_(self.step_TGL[:, :, None])
         if self.low_TGL is not None:
             value_TGIL += self.low_TGL[:, :, None]
         full_OI: Tensor = value_TGIL.flatten(1, 2).transpose(1, 2).flatten(0, 1)[: self.outputs]
@@ -68,7 +63,8 @@ class IntMatrix(nn.Module):
     def rows(self, number_N: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return some outputs' weights in full, [N, I]; in 8 bits only."""
         tile_N, lane_N = number_N // TILE, number_N % TILE
-        return (self.codes_TIB[tile_N, :, lane_N] * self.step_TGL[tile_N, 0, lane_N][:, None]).to(dtype)
+        step_NI = self.step_TGL[tile_N, :, lane_N].float().repeat_interleave(GROUP, 1)
+        return step_NI.mul_(self.codes_TIB[tile_N, :, lane_N]).to(dtype)
 
 
 class IntLinear(nn.Linear):
@@ -125,7 +121,7 @@ def encode(weight_OI: Tensor, kind: Integer) -> IntMatrix:
     """Round a matrix to integers. No weight moves by more than half a step.
 
     Args:
-        weight_OI: of any precision; in 4 bits I is a multiple of 32.
+        weight_OI: of any precision; I is a multiple of 32.
         kind: how many bits.
 
     """
@@ -203,25 +199,30 @@ def _tiled(weight_OI: Tensor) -> Tensor:
     return filled_OI.view(-1, TILE, filled_OI.shape[1]).transpose(1, 2).contiguous()
 
 
-def _in_groups(x_TIL: Tensor, group: int) -> Tensor:
-    return x_TIL.view(x_TIL.shape[0], -1, group, x_TIL.shape[2])
+def _in_groups(x_TIL: Tensor) -> Tensor:
+    return x_TIL.view(x_TIL.shape[0], -1, GROUP, TILE)
 
 
 def _eight(weight_TIL: Tensor) -> tuple[Tensor, Tensor, None]:
-    step_T1L = weight_TIL.abs().amax(1, keepdim=True) / 127
-    step_T1L[step_T1L == 0] = 1
-    return (weight_TIL / step_T1L).round_().to(torch.int8), step_T1L, None
+    weight_TGIL = _in_groups(weight_TIL)
+    step_TGL = _spacing(weight_TGIL.abs().amax(2) / 127)
+    codes_TGIL = (weight_TGIL / step_TGL[:, :, None]).round_()
+    return codes_TGIL.to(torch.int8).flatten(1, 2), step_TGL, None
 
 
 def _four(weight_TIL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    weight_TGIL = _in_groups(weight_TIL, GROUP)
-    # Rounded outwards, so that the 16 numbers reach from the least weight to the largest.
+    weight_TGIL = _in_groups(weight_TIL)
     low_TGL = _rounded(weight_TGIL.amin(2), down=True)
-    step_TGL = _rounded((weight_TGIL.amax(2) - low_TGL) / 15, down=False)
-    step_TGL[step_TGL == 0] = 1
+    step_TGL = _spacing((weight_TGIL.amax(2) - low_TGL) / 15)
     codes_TGIL = (weight_TGIL - low_TGL[:, :, None]).div_(step_TGL[:, :, None]).round_().clamp_(0, 15)
     codes_TIL = codes_TGIL.to(torch.uint8).flatten(1, 2)
     return codes_TIL[..., : TILE // 2] | codes_TIL[..., TILE // 2 :] << 4, step_TGL, low_TGL
+
+
+def _spacing(step_TGL: Tensor) -> Tensor:
+    """Return steps in bfloat16, rounded up, so that the codes reach from the least weight to the largest."""
+    step_TGL = _rounded(step_TGL, down=False)
+    return step_TGL.masked_fill_(step_TGL == 0, 1)
 
 
 def _unpacked(codes_TIB: Tensor) -> Tensor:

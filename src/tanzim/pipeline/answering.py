@@ -9,6 +9,7 @@ from tanzim.core.errors import ConfigError, ModelError
 from tanzim.core.progress import Reporter
 from tanzim.models.config import ModelConfig
 from tanzim.models.load import base_kind, load_tokenizer
+from tanzim.models.quantised import Quantised
 from tanzim.models.resolve import Base, resolve
 from tanzim.models.speaker import Speaker
 from tanzim.pipeline.opened import find_models, open_models, renderer_of
@@ -53,7 +54,9 @@ def open_backend(models: Sequence[str], config: ServeConfig, *, reporter: Report
     """
     if isinstance(config.engine, VllmEngineConfig):
         return _open_vllm(models, config, config.engine, reporter)
-    opened = open_models(models, reporter=reporter)
+    kind = config.engine.quantization
+    quantised = None if kind is None else Quantised(kind)
+    opened = open_models(models, quantised=quantised, reporter=reporter)
     memory, speculate = config.adapter_memory_mb, config.engine.speculation
     backend = Worker(opened.engine, config.max_batch, memory, speculate=speculate)
     return Answering(opened.base, opened.renderer, backend, opened.model)

@@ -25,5 +25,7 @@ def recorded_form(adapter: Path) -> Quantised | None:
 
 def say_form(form: Quantised | None, reporter: Reporter) -> None:
     """Say it where a base is not kept as it is."""
-    if form is not None:
+    if form is not None and form.integer is not None:
+        reporter.say(f"the base is kept in {form}, adapters in full precision")
+    elif form is not None:
         reporter.say(f"the base is kept in {form}: trained, proven, evaluated and served so")

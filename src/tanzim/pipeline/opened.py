@@ -63,21 +63,30 @@ class Wanted:
     form: Quantised | None = None
 
 
-def open_models(names: Sequence[str] = (), *, reporter: Reporter | None = None) -> Opened:
+def open_models(
+    names: Sequence[str] = (), *, quantised: Quantised | None = None, reporter: Reporter | None = None
+) -> Opened:
     """Load the base that ``names`` share, and every adapter among them.
 
     Args:
         names: run folders, adapter folders, or one model name (alias, hub id, folder, GGUF file);
             none takes the newest run here, else the embedded default.
+        quantised: in which form to keep the base's weights; None for that which its adapters ask for.
         reporter: takes what was chosen.
 
     Raises:
         RunError: a run has no trained model yet.
-        ModelError: the names need different bases.
+        ModelError: the names need different bases, or one in another form.
     """
     reporter = reporter or Reporter()
     wanted = find_models(names, reporter=reporter)
-    opened = open_base(wanted.model, form=wanted.form, reporter=reporter)
+    if quantised is not None and wanted.form is not None:
+        raise ModelError(
+            f"the adapters were trained on the base in {wanted.form}, and it is to be kept in {quantised}",
+            where=", ".join(names),
+            fix="leave serve.engine.quantization unset for them",
+        )
+    opened = open_base(wanted.model, form=quantised or wanted.form, reporter=reporter)
     for name, folder in wanted.adapters:
         opened.engine.add_adapter(name, folder)
     last = wanted.adapters[-1][0] if wanted.adapters else None
@@ -120,7 +129,11 @@ def find_models(names: Sequence[str], *, reporter: Reporter) -> Wanted:
 def open_base(
     config: ModelConfig, *, form: Quantised | None = None, reporter: Reporter | None = None
 ) -> Opened:
-    """Load the base model of ``config`` alone, in the form that its adapters were trained on."""
+    """Load the base model of ``config`` alone, in the form that its adapters were trained on, or a given one.
+
+    Raises:
+        ModelError: it cannot be loaded, or not in this form.
+    """
     reporter = reporter or Reporter()
     base = replace(resolve(config), quantised=form)
     say_form(form, reporter)
@@ -128,6 +141,12 @@ def open_base(
     dtype = pick_dtype(config, device)
     tokenizer = load_tokenizer(base)
     kind = base_kind(base)
+    if form is not None and form.integer is not None and kind == "seq2seq":
+        raise ModelError(
+            f"weights in {form} are for decoders; this is an encoder-decoder",
+            where=base.name,
+            fix="leave serve.engine.quantization unset",
+        )
     renderer: Speaker = SourceTarget(tokenizer) if kind == "seq2seq" else renderer_of(tokenizer, config)
     model = load_model(base, dtype=dtype, device=device, kind=kind)
     make = Seq2SeqEngine if kind == "seq2seq" else Engine

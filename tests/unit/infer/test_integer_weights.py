@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ from tanzim.infer.paged_scheduler import PagedScheduler
 from tanzim.infer.products import IntProduct, UnpackedProduct
 from tanzim.models.integers import Integer, IntEmbedding, IntLinear, IntMatrix, encode, quantise
 
+TEXT = """A river carries what the rain washes from the hills: sand, clay and leaves. Where it slows down,
+the heaviest grains sink first and the finest travel on to the sea. Over thousands of years these layers build
+a flat, fertile plain. People settled on such plains early, because the soil was easy to plough and the water
+was near. They also learnt to fear the floods, and built their houses on mounds. When engineers later
+straightened the rivers, the floods became rarer but higher, since the water could no longer spread over the
+meadows."""
 KINDS: tuple[Integer, ...] = ("int8", "int4")
 SIZES: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -71,7 +78,7 @@ def read_codes(matrix: IntMatrix) -> Tensor:
         tile, lane = divmod(o, 32)
         for i in range(matrix.inputs):
             if lows is None:
-                full[o, i] = float(codes[tile, i, lane]) * steps[tile, 0, lane]
+                full[o, i] = float(codes[tile, i, lane]) * steps[tile, i // 32, lane]
             else:
                 byte = int(codes[tile, i, lane % 16])
                 code = byte & 15 if lane < 16 else byte >> 4
@@ -81,7 +88,7 @@ def read_codes(matrix: IntMatrix) -> Tensor:
 
 def steps_of(matrix: IntMatrix) -> Tensor:
     """Return the step of each weight, [O, I]."""
-    step = matrix.step_TGL.double().repeat_interleave(matrix.inputs // matrix.step_TGL.shape[1], 1)
+    step = matrix.step_TGL.double().repeat_interleave(32, 1)
     return step.transpose(1, 2).flatten(0, 1)[: matrix.outputs]
 
 
@@ -125,14 +132,14 @@ def test_no_weight_moves_by_more_than_half_a_step(kind: Integer, dtype: torch.dt
     weight_OI = weights(0, 70, 96).to(dtype)
     matrix = encode(weight_OI, kind)
     moved = (read_codes(matrix) - weight_OI.double()).abs()
-    span = weight_OI.double().unflatten(1, (-1, 32)) if kind == "int4" else weight_OI.double()[:, None]
+    span = weight_OI.double().unflatten(1, (-1, 32))
     assert float((moved - 0.5 * steps_of(matrix) * (1 + 1e-5)).max()) <= 0
     # The step is no larger than it must be, but for bfloat16's rounding of itself and of the least weight.
     if kind == "int8":
-        fair = span.abs().amax(2) / 127
+        fair = span.abs().amax(2) / 127 * (1 + 1 / 64)
     else:
         fair = (span.amax(2) - span.amin(2) + span.abs().amax(2) / 128) / 15 * (1 + 1 / 64)
-    fair_OI = fair.repeat_interleave(weight_OI.shape[1] // fair.shape[1], 1)
+    fair_OI = fair.repeat_interleave(32, 1)
     taken = steps_of(matrix)
     assert bool(((taken <= fair_OI * (1 + 1e-6)) | (taken == 1)).all())
 
@@ -179,6 +186,35 @@ def test_a_product_equals_that_in_float64(
         start = sum(other.out_features for other in linears[: linears.index(linear)])
         part_OI = full_OI[start : start + linear.out_features]
         torch.testing.assert_close(linear.weight.double(), part_OI, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_embedded_model_stays_what_it_is() -> None:
+    """Against the weights in full: how likely each next word of a text is, and how far the logits move."""
+    from tanzim.models.config import ModelConfig
+    from tanzim.models.load import load_model, load_tokenizer
+    from tanzim.models.quantised import Quantised
+    from tanzim.models.resolve import resolve
+
+    base = resolve(ModelConfig())
+    tokenizer = load_tokenizer(base)
+    ids = torch.tensor([tokenizer.encode(TEXT)])
+    cpu = {"dtype": torch.float32, "device": torch.device("cpu")}
+    with torch.inference_mode():
+        full_TV = load_model(base, **cpu)(input_ids=ids).logits[0]
+    likely_T = full_TV[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])
+    for kind, most_nats, most_distance, most_size in (("int8", 0.03, 0.03, 0.27), ("int4", 0.06, 0.06, 0.19)):
+        model: Any = load_model(replace(base, quantised=Quantised(kind)), **cpu)  # type: ignore[arg-type]
+        with torch.inference_mode():
+            found_TV = model(input_ids=ids).logits[0]
+        found_T = found_TV[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])
+        distance = float((found_TV - full_TV).norm() / full_TV.norm())
+        size = sum({x.data_ptr(): x.nbytes for x in (*model.parameters(), *model.buffers())}.values())
+        nats = float(likely_T.mean() - found_T.mean())
+        assert abs(nats) < most_nats
+        assert distance < most_distance
+        assert size < most_size * 4 * 134_515_008
+        assert differs(LeanModel(model, Mix(model)), model) is None
 
 
 _NARROW: dict[int, Any] = {}
