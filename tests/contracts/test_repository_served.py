@@ -189,7 +189,8 @@ def test_promotion_and_rollback_drop_no_request(house: House) -> None:
     texts = [house.add("support", seed) for seed in (1, 2, 3)]
     assert len(set(texts)) == 3
     house.repository.promote("support@1")
-    with house.served(adapter_memory_mb=1.5 * house.taken("made-support-1") / 1e6) as client:  # there is room for one at a time
+    room = 1.5 * house.taken("made-support-1") / 1e6  # for one at a time
+    with house.served(adapter_memory_mb=room) as client:
         with Crowd(client, "support") as crowd:
             for ref in ("support@2", "support@1", "support@3", None, "support@2", "support@3"):
                 crowd.more(10)

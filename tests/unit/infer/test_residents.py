@@ -142,9 +142,7 @@ def test_numbers_count_as_they_will_lie_in_memory(
 ) -> None:
     half = shutil.copytree(folders["a0"], tmp_path / "half")
     tensors = load_file(half / "adapter_model.safetensors")
-    save_file(
-        {name: value.bfloat16() for name, value in tensors.items()}, half / "adapter_model.safetensors"
-    )
+    save_file({name: value.bfloat16() for name, value in tensors.items()}, half / "adapter_model.safetensors")
     for name, folder in (("half", half), ("whole", folders["a0"])):
         engine.add_adapter(name, folder)
         assert engine._residents.size == 2 * sum(value.nbytes for value in tensors.values())
