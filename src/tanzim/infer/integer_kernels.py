@@ -173,7 +173,7 @@ def _block(rows: int, bits: int) -> Any:  # noqa: ANN401 - an intrinsic of numba
 
 def _eight(builder: Any, place: Any, spacing: Sequence[tuple[Any, Any]]) -> list[Any]:  # noqa: ANN401
     """Return 32 signed bytes as code · step, two vectors."""
-    from llvmlite import ir  # type: ignore[import-untyped]
+    from llvmlite import ir
 
     from tanzim.infer import vectors
 

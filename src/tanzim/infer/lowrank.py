@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from peft.tuners.adalora import SVDLinear
@@ -25,7 +25,6 @@ from tanzim.core.errors import ModelError
 from tanzim.core.files import read_json
 from tanzim.models.integers import IntLinear, has_integers, precision
 
-PLAIN = nn.Linear, IntLinear
 BESIDE = "LORA", "ADALORA", "VERA"  # kinds of peft that can be products of low rank
 HIGHEST_RANK = 128  # above it the product costs as much as the layer: such an adapter computes alone
 
@@ -98,7 +97,7 @@ def read_plain(model: nn.Module, folder: Path, *, base_hash: str) -> PlainAdapte
     modules = dict(model.named_modules())
     for path, factors in files.layers.items():
         base = modules.get(path)
-        if type(base) not in PLAIN or precision(base) != torch.float32:
+        if not _plain(base) or precision(base) != torch.float32:
             return None
         if (factors.b_OR.shape[0], factors.a_RI.shape[1]) != (base.out_features, base.in_features):
             return None
@@ -145,6 +144,10 @@ def low_rank(layers: Mapping[str, nn.Module], adapter: str) -> dict[str, LowRank
     return found or None
 
 
+def _plain(layer: nn.Module | None) -> TypeGuard[nn.Linear]:
+    return type(layer) in (nn.Linear, IntLinear)
+
+
 def _apart(path: str, a_RI: Tensor) -> bool:
     # Experts and the head see a part of the tokens each, and nobody could tell whose.
     return "expert" in path or path.endswith("lm_head") or a_RI.shape[0] > HIGHEST_RANK
@@ -153,7 +156,7 @@ def _apart(path: str, a_RI: Tensor) -> bool:
 @torch.no_grad()
 def _change(layer: Any, adapter: str) -> LowRank | None:  # noqa: ANN401 - untyped package
     base = layer.get_base_layer() if hasattr(layer, "get_base_layer") else None
-    if type(base) not in PLAIN or layer.merged:
+    if not _plain(base) or layer.merged:
         return None
     if isinstance(layer, SVDLinear):
         a_RI = layer.lora_A[adapter] * layer.lora_E[adapter]
