@@ -30,7 +30,7 @@ class LocalExecutor:
 
     def look(self, folder: JobFolder, attempt: int) -> Seen:
         """Take the lock, if the process does not have it."""
-        self._children = {pid for pid in self._children if os.waitpid(pid, os.WNOHANG)[0] == 0}
+        self._children = {pid for pid in self._children if _lives(pid)}
         lock = folder.claim()
         if lock is None:
             return Seen(State.ALIVE)
@@ -41,20 +41,24 @@ class LocalExecutor:
     def start(self, folder: JobFolder, attempt: int, command: list[str]) -> None:
         """Start the process, and hand the lock on to it."""
         folder.sign(None)
-        os.set_inheritable(self._locks[folder.path], True)
+        lock = self._locks[folder.path]
         with (folder.path / LOG).open("ab") as log, open(os.devnull, "rb") as nothing:
-            # Not a Popen: it would call a process that outlives us a fault.
-            process = os.posix_spawn(
-                command[0],
-                command,
-                {**os.environ, **_VARIABLES},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
-                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
-                ],
-                setsid=True,
-            )
+            os.set_inheritable(lock, True)
+            try:
+                # Not a Popen: it would call a process that outlives us a fault.
+                process = os.posix_spawn(
+                    command[0],
+                    command,
+                    {**os.environ, **_VARIABLES},
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
+                        (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                        (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+                    ],
+                    setsid=True,
+                )
+            finally:
+                os.set_inheritable(lock, False)  # or the next job of this round would hold it, too
         self._children.add(process)
         folder.sign(process)
 
@@ -75,3 +79,11 @@ class LocalExecutor:
         """Let go of the locks; a process that was started keeps its own copy."""
         while self._locks:
             os.close(self._locks.popitem()[1])
+
+
+def _lives(child: int) -> bool:
+    """Tell whether a child runs; one that has ended is taken leave of."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == 0
+    except ChildProcessError:  # who started the server has SIGCHLD ignored: the system took leave of it
+        return False
