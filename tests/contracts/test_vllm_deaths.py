@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -143,6 +144,22 @@ def test_what_kills_it_is_not_asked_again(backend: VllmBackend) -> None:
         ids(backend, Request(PROMPT))
     assert backend.now["engine_starts"]["vllm"] == 2
     assert not backend.alive
+
+
+@pytest.mark.slow
+def test_the_disk_is_full_when_it_is_started_again(
+    backend: VllmBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    before = group_of_vllm(tmp_path)
+    monkeypatch.setattr("tanzim.serve.vllm.process.write_json", full)
+    os.kill(web_server(tmp_path), signal.SIGKILL)
+    wait_until(lambda: not backend.alive)
+    with pytest.raises(Unavailable, match="died 2 times within an hour"):
+        ids(backend, Request(PROMPT))
+    assert not members(before)
 
 
 @pytest.mark.slow

@@ -10,14 +10,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_urlsafe
+from typing import Any, TypeVar
 
 from tanzim.core.errors import ModelError, TanzimError
 from tanzim.core.records import Progress, no_progress
 from tanzim.serve.backend import Unavailable
 from tanzim.serve.vllm.process import Process
 from tanzim.serve.vllm.wire import Wire
+
+_T = TypeVar("_T")
 
 BASE = "base"  # what vLLM calls the base model
 _OLDEST = (0, 32)  # that reads an adapter's rank and alpha of each layer; before, they were passed over
@@ -87,16 +91,16 @@ class Watch:
 
         Raises:
             ConfigError: it cannot be started.
-            ModelError: it ended, did not come in time, or is too old.
+            ModelError: it ended, did not come in time, is too old, or does not speak as vLLM.
+            OSError: the system does not let it be started: a full disk, too many files or processes.
 
         """
         self._socket.unlink(missing_ok=True)  # vLLM takes no address that is there
-        self._process.start()
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._process.stop)
+            self._process.start()
             self._await(progress)
-        except TanzimError:
-            self._process.stop()
-            raise
+            on_failure.pop_all()
 
     def _await(self, progress: Progress) -> None:
         """Wait until it answers, and look who it is."""
@@ -111,10 +115,31 @@ class Watch:
                 raise self._did_not_start(f"vLLM was not ready after {self._start_seconds:g} s")
             progress(int(took), None, "s")
             self._stopping.wait(_LOOK)
-        _check_version(str(self.wire.ask("/version").json()["version"]))
-        self.context_length = int(self.wire.ask("/v1/models").json()["data"][0]["max_model_len"])
+        _check_version(self._asked(str, "/version", "version"))
+        self.context_length = self._asked(int, "/v1/models", "data", 0, "max_model_len")
         self.lives += 1
         self.ready = True
+
+    def _asked(self, kind: Callable[[Any], _T], path: str, *keys: str | int) -> _T:
+        """Return what stands at `keys` in its answer to GET.
+
+        Raises:
+            ModelError: nothing of that kind.
+            Unavailable: nobody answers.
+
+        """
+        answer = self.wire.ask(path)
+        try:
+            found = answer.json()
+            for key in keys:
+                found = found[key]
+            return kind(found)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ModelError(
+                f"what was started does not answer {path} as vLLM does",
+                where="serve.engine.command",
+                fix=f"name vLLM's own program; its log: {self.log}",
+            ) from error
 
     def start(self) -> None:
         """Watch over it from now on, after `launch`."""
@@ -146,12 +171,15 @@ class Watch:
         return ModelError(what, where=f"{self.log}, which says:\n{self._process.last_words()}")
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK):
-            if not self._process.alive:
+        try:
+            while self.failure is None and not self._stopping.wait(_LOOK):
+                if not self._process.alive:
+                    self.ready = False
+                    self._again()
+        finally:
+            if self.failure is None and not self._stopping.is_set():  # else /health would go on saying ok
                 self.ready = False
-                self._again()
-                if self.failure is not None:
-                    return
+                self.failure = "vLLM is watched over no more, for what watched it has failed"
 
     def _again(self) -> None:
         """Start it anew, as often as is allowed."""
@@ -171,7 +199,7 @@ class Watch:
                 return
             try:
                 self.launch()
-            except TanzimError as error:
+            except (TanzimError, OSError) as error:
                 self._say(str(error))
             else:
                 self._say("vLLM answers again")
