@@ -124,7 +124,7 @@ def generate_answers(
     pending.sort(key=lambda index: -len(prompts[index]))  # memory's peak at the start
     for start in range(0, len(pending), _KEEP_AFTER * batch_size):
         batch = pending[start : start + _KEEP_AFTER * batch_size]
-        requests = [Request(prompts[i], adapters[i], max_new_tokens) for i in batch]
+        requests = [Request(prompts[i], adapters[i], max_new_tokens=max_new_tokens) for i in batch]
         completions = system.engine.generate(requests, max_batch=batch_size)
         for index, completion in zip(batch, completions, strict=True):
             value = {"system": system.name, "answer": completion.text, "finish": completion.finish_reason}

@@ -21,6 +21,7 @@ from tanzim.infer.answers import score_answers
 from tanzim.infer.forward import Forward
 from tanzim.infer.grammar import Grammars
 from tanzim.infer.memory import free_memory
+from tanzim.infer.refusals import TooLongError
 from tanzim.infer.request import AnswerScore, Completion, Delta, Grammar, Request
 from tanzim.infer.residents import NoRoomError, Residents, WordlessError
 from tanzim.infer.scheduler import Scheduler
@@ -64,7 +65,7 @@ class Engine:
         head = self._weights.bare.get_output_embeddings()  # type: ignore[no-untyped-call]
         rows = len(tokenizer) if head is None else head.out_features
         self._grammars = Grammars(tokenizer, rows, stop_ids)
-        self._residents = Residents(self._load, self._weights.drop, self._weights.adapters)
+        self._residents = Residents(self._load, self._weights.drop, self._fit, self._weights.adapters)
         self._lean: tuple[tuple[int, int], LeanModel | None] | None = None
         model.eval()
 
@@ -228,7 +229,8 @@ class Engine:
         """Return a request's state for a scheduler.
 
         Raises:
-            ModelError: the adapter is unknown, or the prompt leaves no room in the context.
+            ModelError: the adapter is unknown.
+            TooLongError: the prompt leaves no room in the context.
             ConfigError: the grammar is wrong.
             MissingExtra: there is a grammar, and llguidance is not installed.
 
@@ -236,21 +238,37 @@ class Engine:
         if request.adapter is not None and not self._residents.knows(request.adapter):
             known = ", ".join(self.adapters) or "none"
             raise ModelError(f"there is no adapter '{request.adapter}' (loaded: {known})")
-        limit, length = request.max_new_tokens, len(request.prompt_ids)
-        start = self._weights.start(request.adapter)
-        learnt = 0 if start is None else start.get_seq_length()
-        length += learnt
-        if self.context_length is not None:
-            if length >= self.context_length:
-                added = f" and the adapter adds {learnt}" if learnt else ""
-                raise ModelError(
-                    f"the prompt has {length - learnt} tokens{added}; the model's context holds "
-                    f"{self.context_length}",
-                    fix="shorten the prompt",
-                )
-            limit = min(limit, self.context_length - length)
+        limit = self._limit(request)
         matcher = None if request.grammar is None else self._grammars.matcher(request.grammar)
         return Sequence(request, self.tokenizer, self.stop_ids, limit, matcher)
+
+    def _limit(self, request: Request) -> int:
+        """Return the most tokens of an answer, as far as is known what the adapter puts before the prompt."""
+        length, start = len(request.prompt_ids), self._weights.start(request.adapter)
+        learnt = 0 if start is None else start.get_seq_length()
+        if self.context_length is None:
+            return request.max_new_tokens
+        if length + learnt >= self.context_length:
+            added = f" and the adapter adds {learnt}" if learnt else ""
+            raise TooLongError(
+                f"the prompt has {length} tokens{added}; the model's context holds {self.context_length}",
+                fix="shorten the prompt",
+            )
+        return min(request.max_new_tokens, self.context_length - length - learnt)
+
+    def _fit(self, sequence: Sequence) -> None:
+        """Leave room for what a sequence's adapter, loaded by now, puts before the prompt."""
+        sequence.limit = self._limit(sequence.request)
+
+    def check(self, grammar: Grammar) -> None:
+        """Refuse a grammar that answers cannot be held to; for any thread.
+
+        Raises:
+            ConfigError: why.
+            MissingExtra: llguidance is not installed.
+
+        """
+        self._grammars.matcher(grammar)
 
     def generate(
         self, requests: Rows[Request], *, max_batch: int = 16, progress: Progress = no_progress

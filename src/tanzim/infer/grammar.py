@@ -9,6 +9,8 @@ Legend: V vocabulary, W words of 32 bits.
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -21,6 +23,7 @@ from tanzim.core.optional import need
 from tanzim.infer.request import Grammar
 
 # One space at most between the parts of JSON: a model that may write any number may never stop.
+KEPT = 32  # compiled grammars
 JSON_OPTIONS = {"whitespace_pattern": "[ ]?"}
 
 
@@ -38,6 +41,8 @@ class Grammars:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._stop_ids = list(stop_ids) or [tokenizer.eos_token_id]
+        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()  # the last used at the end
+        self._lock = threading.Lock()
 
     @cached_property
     def _tokens(self) -> Any:  # noqa: ANN401 - a compiled class
@@ -48,13 +53,24 @@ class Grammars:
             raise ConfigError(f"answers of this model cannot be held to a grammar: {error}") from error
 
     def matcher(self, grammar: Grammar) -> Matcher:
-        """Return what follows an answer from its first token on.
+        """Return what follows an answer from its first token on; compiled once for many, by any thread.
 
         Raises:
             ConfigError: the schema or the expression is wrong, or has what llguidance does not know.
             MissingExtra: llguidance is not installed.
 
         """
+        with self._lock:
+            inner = self._compiled.pop(grammar, None)
+        if inner is None:
+            inner = self._compile(grammar)
+        with self._lock:
+            self._compiled[grammar] = inner
+            if len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+            return Matcher(inner.deep_copy(), self._vocabulary)
+
+    def _compile(self, grammar: Grammar) -> Any:  # noqa: ANN401 - a compiled class
         llguidance: Any = need("llguidance", "serve")
         if grammar.type == "regex":
             text = llguidance.LLMatcher.grammar_from_regex(grammar.text)
@@ -62,14 +78,21 @@ class Grammars:
             text = llguidance.LLMatcher.grammar_from_lark(grammar.text)
         else:
             schema = _schema(grammar)
-            text = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
+            try:
+                text = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
+            except ValueError as error:  # nested too deep
+                raise ConfigError(f"the JSON schema cannot be used: {error}") from error
         wrong = llguidance.LLMatcher.validate_grammar(text, self._tokens)
-        if wrong and not wrong.startswith("WARNING"):
+        inner = llguidance.LLMatcher(self._tokens, text)
+        # Entered once: some faults show only then, such as a rule that is nothing but itself.
+        entered = Matcher(inner.deep_copy(), self._vocabulary).entered()
+        wrong = entered.error or ("" if wrong.startswith("WARNING") else wrong.strip())
+        if wrong:
             what = {"regex": "the regular expression", "lark": "the grammar"}.get(
                 grammar.type, "the JSON schema"
             )
-            raise ConfigError(f"{what} cannot be used: {wrong.strip()}")
-        return Matcher(llguidance.LLMatcher(self._tokens, text), self._vocabulary)
+            raise ConfigError(f"{what} cannot be used: {wrong}")
+        return inner
 
 
 class Matcher:
@@ -94,15 +117,21 @@ class Matcher:
     @property
     def error(self) -> str | None:
         """Why the grammar cannot be followed any longer, such as for its size."""
-        return str(self._inner.get_error()) if self._inner.is_error() else None
+        # Its first line: the state of the parser is nobody's business.
+        return str(self._inner.get_error()).partition("\n")[0] if self._inner.is_error() else None
 
     def forced(self) -> list[int]:
         """Return the tokens that must come next, as the tokenizer would cut what they say."""
         return [] if self.error is not None or self.ended else list(self._inner.compute_ff_tokens())
 
+    def entered(self) -> Matcher:
+        """Work out which tokens can come next."""
+        self._inner.unsafe_compute_mask_ptr(self._mask_W.data_ptr(), 4 * self._mask_W.numel())
+        return self
+
     def masked(self, logits_V: Tensor) -> Tensor:
         """Return the logits with −∞ for every token that cannot come next."""
-        self._inner.unsafe_compute_mask_ptr(self._mask_W.data_ptr(), 4 * self._mask_W.numel())
+        self.entered()
         if self.error is not None:
             return logits_V
         bits_W32 = (self._mask_W[:, None] >> torch.arange(32)) & 1

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tanzim.core.errors import ModelError
 from tanzim.infer.drafts import NOTHING, Draft, Drafter
 from tanzim.infer.kernels import PAGE
 from tanzim.infer.lean import LeanModel, moved
 from tanzim.infer.memory import free_memory
 from tanzim.infer.paged_cache import Chunk, Pass, pages_of
 from tanzim.infer.pages import Pages, Table
+from tanzim.infer.refusals import TooLongError
 from tanzim.infer.residents import Residents
 from tanzim.infer.sampling import draw, logprob
 from tanzim.infer.scheduler import Scheduler
@@ -112,12 +112,12 @@ class PagedScheduler:
         """Queue a sequence.
 
         Raises:
-            ModelError: it may grow longer than the whole cache.
+            TooLongError: it may grow longer than the whole cache.
 
         """
         most = self._most(sequence)
         if most > self._cache.pages * PAGE:
-            raise ModelError(
+            raise TooLongError(
                 f"the request may come to {most} tokens; the cache holds {self._cache.pages * PAGE}",
                 fix="ask for a shorter answer",
             )
@@ -179,7 +179,7 @@ class PagedScheduler:
         return failed
 
     def _root(self, sequence: Sequence) -> Hashable:
-        return self._weights.version(sequence.request.adapter)
+        return self._weights.version(sequence.request.adapter), sequence.request.realm
 
     def _divide(self) -> list[tuple[_Row, int]]:
         """Return the rows of the next pass and how many tokens of each: first those that decode."""

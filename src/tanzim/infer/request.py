@@ -33,6 +33,7 @@ class Request:
     Args:
         prompt_ids: the prompt's token ids; at least one.
         adapter: name of the adapter to answer with; None is the base model.
+        realm: who asks; what was computed for one realm is not taken for another, since its speed would tell.
         max_new_tokens: longest answer, in tokens.
         temperature: divides the logits before sampling; 0 takes the likeliest token (greedy).
         top_p: sample from the likeliest tokens that hold this share of the probability.
@@ -48,6 +49,7 @@ class Request:
 
     prompt_ids: list[int]
     adapter: str | None = None
+    realm: str = ""
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0

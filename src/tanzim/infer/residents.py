@@ -41,6 +41,7 @@ class Residents:
     Args:
         load: puts the adapter of a folder under a name into the model.
         drop: takes it out again.
+        fit: leaves room for what a loaded adapter puts before a prompt, or raises a `TanzimError`.
         built_in: adapters that the model came with, which always stay.
 
     """
@@ -49,9 +50,10 @@ class Residents:
         self,
         load: Callable[[str, Path], None],
         drop: Callable[[str], None],
+        fit: Callable[[Sequence], None],
         built_in: Iterable[str] = (),
     ) -> None:
-        self._load, self._drop = load, drop
+        self._load, self._drop, self._fit = load, drop, fit
         self._built_in = frozenset(built_in)
         self._folders: dict[str, Path] = {}
         self._sizes: OrderedDict[str, int] = OrderedDict()  # least recently used first
@@ -158,7 +160,9 @@ class Residents:
         if name is None:
             return True
         try:
-            return self.bring(name)
+            if not self.bring(name):
+                return False
+            self._fit(sequence)
         except TanzimError as error:
             sequence.error = error
         except Exception as error:  # noqa: BLE001 - whatever foreign files do to a reader, others go on

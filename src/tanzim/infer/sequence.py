@@ -6,8 +6,9 @@ import time
 from collections.abc import Container
 from typing import Any
 
-from tanzim.core.errors import ModelError, TanzimError
+from tanzim.core.errors import TanzimError
 from tanzim.infer.grammar import Matcher
+from tanzim.infer.refusals import GrammarError
 from tanzim.infer.request import Completion, Delta, FinishReason, Request, Times, TokenLogprob
 from tanzim.infer.sampling import Sampler
 from tanzim.infer.text import Detokeniser, StopFinder
@@ -72,7 +73,7 @@ class Sequence:
         matcher = self.sampler.matcher
         if self.finish_reason is None and matcher is not None and matcher.ended:
             if matcher.error is not None:
-                self.error = ModelError(f"the answer's grammar cannot be followed: {matcher.error}")
+                self.error = GrammarError(f"the answer's grammar cannot be followed: {matcher.error}")
             self._end("stop", len(self.ids))
         if self.finish_reason is None and len(self.ids) >= self.limit:
             self._end("length", len(self.ids))

@@ -105,6 +105,7 @@ def _work(folder: Path, log: _Log) -> int:
         write_json(folder / OUTCOME, _success(folder, trained, adapter))
         if adapter != trained.output:
             shutil.rmtree(trained.output)  # the same weights
+        shutil.rmtree(trained.folder.checkpoints, ignore_errors=True)  # nothing goes on from them
     except Interrupted:
         return 1
     except TanzimError as error:

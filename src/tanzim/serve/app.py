@@ -70,7 +70,7 @@ def create_app(
         store.tidy,
     )
 
-    metrics = Metrics(lambda: {**_jobs(store), **backend.now})
+    metrics = Metrics(lambda: {**_jobs(store), **backend.now}, names)
     afterwards = Afterwards()
     log = RequestLog(config.request_log, store.root, afterwards, metrics.lost.labels("request_log").inc)
     lost = metrics.lost.labels("traces").inc

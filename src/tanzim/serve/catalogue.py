@@ -19,6 +19,7 @@ from pathlib import Path
 from tanzim.adapters.repository_state import Entry
 from tanzim.core.errors import ConfigError, RunError, TanzimError
 from tanzim.core.records import Json
+from tanzim.infer.refusals import GrammarError, TooLongError
 from tanzim.infer.residents import GoneError, NoRoomError, TooLargeError, WordlessError
 from tanzim.serve.backend import Backend, Unavailable
 from tanzim.serve.errors import ApiError
@@ -28,6 +29,17 @@ from tanzim.serve.store.jobs import Models
 
 _SOON = 1.0  # seconds after which an answer may have ended and left room
 _LATER = 5.0  # seconds after which a repository, or what computes, may be there again
+# What is answered where a model cannot: status, code, the field at fault, and after how long to try again.
+_REFUSALS: tuple[tuple[type[TanzimError], int, str, str | None, float | None], ...] = (
+    (NoRoomError, 503, "no_room", "model", _SOON),
+    (GoneError, 404, "model_not_found", "model", None),
+    (TooLargeError, 400, "model_too_large", "model", None),
+    (WordlessError, 400, "model_not_available", "model", None),
+    (TooLongError, 400, "context_length_exceeded", None, None),
+    (GrammarError, 400, "invalid_value", None, None),
+    (Unavailable, 503, "engine_unavailable", None, _LATER),
+    (ConfigError, 400, "unsupported_model", "model", None),
+)
 _TUNED = "ft:"  # as the models of jobs are called
 
 
@@ -37,11 +49,13 @@ class Served:
 
     Args:
         adapter: what the backend calls it; None is the base.
+        project: who asks.
         held: opens a block in which the backend knows it, whatever happens to the name meanwhile.
 
     """
 
     adapter: str | None
+    project: str
     held: Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -136,7 +150,7 @@ class Catalogue:
             raise refusal_of(error, f"The model '{name}' cannot be asked") from error
         if place is None:
             raise self._unknown(name)
-        return Served(place.adapter, partial(self._keeper.hold, place))
+        return Served(place.adapter, project, partial(self._keeper.hold, place))
 
     async def load(self, project: str, name: str, folder: Path, *, in_place: bool = False) -> None:
         """Load an adapter for a project, until it is unloaded or the server ends.
@@ -261,17 +275,9 @@ def refusal_of(error: TanzimError, what: str = "The model cannot answer") -> Api
 
     """
     message = f"{what}: {error.what}."
-    if isinstance(error, NoRoomError):
-        return ApiError(503, message, code="no_room", param="model", retry_after=_SOON)
-    if isinstance(error, GoneError):
-        return ApiError(404, message, code="model_not_found", param="model")
-    if isinstance(error, TooLargeError | WordlessError):
-        code = "model_too_large" if isinstance(error, TooLargeError) else "model_not_available"
-        return ApiError(400, message, code=code, param="model")
-    if isinstance(error, Unavailable):
-        return ApiError(503, message, code="engine_unavailable", retry_after=_LATER)
-    if isinstance(error, ConfigError):
-        return ApiError(400, message, code="unsupported_model", param="model")
+    for kind, status, code, param, later in _REFUSALS:
+        if isinstance(error, kind):
+            return ApiError(status, message, code=code, param=param, retry_after=later)
     return ApiError(500, message)
 
 

@@ -14,7 +14,7 @@ from tanzim.infer import request as infer
 from tanzim.infer.pieces import Pieces
 from tanzim.serve.access.roles import Caller
 from tanzim.serve.backend import Backend
-from tanzim.serve.catalogue import Catalogue
+from tanzim.serve.catalogue import Catalogue, Served
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
 from tanzim.serve.middleware.build import build_chain
@@ -178,11 +178,12 @@ class Service:
                 param=param,
             )
 
-    def requests(self, ids: list[int], adapter: str | None, choices: int, wish: Wish) -> list[infer.Request]:
+    def requests(self, ids: list[int], served: Served, choices: int, wish: Wish) -> list[infer.Request]:
         """Return one request per choice, each further one with a seed of its own."""
         first = infer.Request(
             prompt_ids=ids,
-            adapter=adapter,
+            adapter=served.adapter,
+            realm=served.project,
             max_new_tokens=wish.limit or self._config.max_new_tokens,
             temperature=1.0 if wish.temperature is None else wish.temperature,
             top_p=1.0 if wish.top_p is None else wish.top_p,

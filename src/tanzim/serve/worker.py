@@ -131,8 +131,9 @@ class Worker:
             self._commands.put(lambda: self._drop(sequence))
 
     async def check(self, request: Request) -> None:
-        """Refuse a request that cannot be answered (see `Engine.sequence`)."""
-        await self.do(partial(self._engine.sequence, request))
+        """Refuse a request whose grammar cannot be kept to (see `Engine.check`); answers go on meanwhile."""
+        if request.grammar is not None:
+            await asyncio.to_thread(self._engine.check, request.grammar)
 
     async def embed(self, rows: Rows[list[int]], adapter: str | None) -> list[list[float]]:
         """Return the vectors of texts; between two batches of them the answers under way go on."""
@@ -213,9 +214,9 @@ class Worker:
     def _step(self) -> None:
         try:
             sequences = self._scheduler.step()
-        except RuntimeError as error:  # torch's, out of memory among them
+        except Exception as error:  # noqa: BLE001 - whatever it was, this thread is everybody's
             self._scheduler = self._engine.server(self._max_batch, speculate=self._speculate)
-            self._fail(f"the computation failed: {error}")
+            self._fail(f"the computation failed: {type(error).__name__}: {error}")
             return
         for sequence in sequences:
             if sequence.error is not None:

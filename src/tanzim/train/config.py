@@ -79,7 +79,7 @@ class TrainConfig(Section):
     keep_checkpoints: int = Field(2, ge=1)
     """How many of the latest checkpoints stay, besides the best."""
     keep_epochs: int = Field(0, ge=0)
-    """Of how many of the latest epochs the adapter as it was then stays in epochs/, besides the chosen one."""
+    """Of how many of the latest epochs the adapter stays as it was, in epochs/, besides the chosen one."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     offload_activations: bool = False

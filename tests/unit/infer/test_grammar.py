@@ -125,3 +125,17 @@ def test_served_beside_free_answers(engine: Engine) -> None:
 def test_wrong_grammars_are_refused(engine: Engine, grammar: Grammar, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         engine.sequence(Request(prompt(1), grammar=grammar))
+
+
+def _nested(depth: int) -> str:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return json.dumps(schema)
+
+
+@pytest.mark.parametrize("schema", ['{"$ref": "#"}', '{"allOf": [{"$ref": "#"}]}', _nested(400)])
+def test_schemas_that_nothing_or_nobody_can_follow_are_refused(engine: Engine, schema: str) -> None:
+    request = Request([1], grammar=Grammar("json_schema", schema))
+    with pytest.raises(ConfigError, match=r"the JSON schema cannot be used: [^\n{]+$"):
+        engine.sequence(request)

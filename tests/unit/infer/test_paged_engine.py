@@ -171,12 +171,13 @@ def test_a_prompt_that_begins_alike_is_computed_from_where_it_differs(
     seen = count_tokens(scheduler)
     shared = prompt(1, 50)  # three pages, and a bit
     asked = [
-        (shared + prompt(2, 9), None, 59), (shared + prompt(3, 5), None, 55 - 48),
-        (shared + prompt(3, 5), "a", 55), (shared + prompt(4, 3), "a", 53 - 48),
-        (shared[:48], None, 48 - 32),  # the last token is always computed
+        (shared + prompt(2, 9), None, "", 59), (shared + prompt(3, 5), None, "", 55 - 48),
+        (shared + prompt(3, 5), "a", "", 55), (shared + prompt(4, 3), "a", "", 53 - 48),
+        (shared[:48], None, "", 48 - 32),  # the last token is always computed
+        (shared + prompt(2, 9), None, "others", 59), (shared + prompt(3, 5), None, "others", 55 - 48),
     ]  # fmt: skip
-    for ids, name, computed in asked:
-        sequence = engine.sequence(Request(ids, name, max_new_tokens=6))
+    for ids, name, realm, computed in asked:
+        sequence = engine.sequence(Request(ids, name, realm, max_new_tokens=6))
         scheduler.add(sequence)
         scheduler.step()
         assert seen[-1] == computed

@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from helpers.adapters import HASH, generated, save_changed
 from tanzim.core.errors import ModelError, WrongBaseError
 from tanzim.infer.engine import Engine, Request
+from tanzim.infer.refusals import TooLongError
 from tanzim.infer.residents import GoneError, TooLargeError
 
 PROMPTS = [[5, 9, 11], [40, 41, 42, 43, 44], [7] * 20]
@@ -167,3 +168,26 @@ def test_a_removed_adapter_can_come_back_changed(
         engine.remove_adapter("mine")
     with pytest.raises(ModelError, match="no adapter 'mine'"):
         engine.sequence(Request(long, "mine"))
+
+
+@pytest.mark.parametrize("paged", [True, False])
+def test_what_an_adapter_puts_before_a_prompt_needs_room_also_where_it_is_loaded_late(
+    model: LlamaForCausalLM, engine: Engine, tmp_path: Path, paged: bool
+) -> None:
+    learnt = 7
+    engine.know_adapter("p", save_changed(model, tmp_path / "p", 1, type="prompt", tokens=learnt))
+    context = engine.context_length
+    assert context is not None
+    scheduler = engine.server(2) if paged else engine.scheduler(2)
+    sequences = [
+        engine.sequence(Request([5] * (context - learnt - room), "p", max_new_tokens=50)) for room in (0, 3)
+    ]
+    assert not engine.resident
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while scheduler.busy:
+        scheduler.step()
+    full, fitting = sequences
+    assert isinstance(full.error, TooLongError)
+    assert f"the adapter adds {learnt}" in full.error.what
+    assert (fitting.error, len(fitting.ids), fitting.finish_reason) == (None, 3, "length")

@@ -25,7 +25,9 @@ from tanzim.infer.kernels import PAGE
 from tanzim.serve.config import RequestLogConfig, ServeConfig
 from tanzim.serve.observe import requests
 from tanzim.serve.observe.afterwards import Afterwards
+from tanzim.serve.observe.metrics import Metrics
 from tanzim.serve.observe.requests import RequestLog
+from tanzim.serve.reply import Tally
 from tanzim.serve.store.store import open_store
 from tanzim.serve.worker import Worker
 
@@ -63,6 +65,7 @@ def test_metrics_are_what_was_done(engine: Engine, tmp_path: Path) -> None:
         httpx.post(chat, json={**ASKED, "stream": True})
         httpx.post(chat, json={**ASKED, "model": "none"})
         httpx.get(f"{url}/v1/files/file-{'x' * 40}")
+        httpx.request("XXXXMADEUP", f"{url}/v1/files")
         # A stream is counted when it is closed, which its reader sees a moment before.
         end = time.monotonic() + 60
         whole = 'tanzim_requests_total{method="POST",route="/v1/chat/completions",status="200"} 4.0'
@@ -80,6 +83,7 @@ def test_metrics_are_what_was_done(engine: Engine, tmp_path: Path) -> None:
     files = ("route", "/v1/files/{id_}")
     assert found["tanzim_requests_total", ("method", "GET"), files, ("status", "404")] == 1
     assert "xxxx" not in text
+    assert "XXXX" not in text
     model = ("model", "tiny")
     for kind, name in (("prompt", "prompt_tokens"), ("answer", "completion_tokens")):
         assert found["tanzim_tokens_total", ("kind", kind), model] == 4 * usages[0][name]
@@ -309,3 +313,13 @@ def test_answers_under_way_are_finished_when_the_server_ends(
         client.join()
     assert [answer.status_code for answer in got] == [200] * 4
     assert all(answer.json()["choices"][0]["finish_reason"] in ("stop", "length") for answer in got)
+
+
+def test_the_metrics_name_no_project_s_models() -> None:
+    metrics = Metrics(dict, ["tiny"])
+    for model in ("tiny", "ft:tiny:secret:a:1", "ft:tiny:secret:b:2"):
+        metrics.count(Tally("chatcmpl", model, 3), time.perf_counter())
+    text = metrics.text().decode()
+    assert 'tanzim_tokens_total{kind="prompt",model="tiny"} 3.0' in text
+    assert 'tanzim_tokens_total{kind="prompt",model="other"} 6.0' in text
+    assert "secret" not in text

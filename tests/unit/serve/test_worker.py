@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import time
 
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tanzim.infer.engine import Engine, Request
+from tanzim.core.errors import ConfigError, TanzimError
+from tanzim.infer.engine import Engine, Grammar, Request
 from tanzim.infer.paged_scheduler import PagedScheduler
 from tanzim.infer.request import Delta
+from tanzim.serve.catalogue import refusal_of
+from tanzim.serve.errors import ApiError
 from tanzim.serve.worker import Worker, WorkerError
 
 
@@ -58,11 +63,14 @@ def test_leaving_cancels_the_computation(engine: Engine) -> None:
     assert not worker._scheduler.busy
 
 
-def test_a_failed_step_is_told_and_survived(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, IndexError])
+def test_a_failed_step_is_told_and_survived(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
     whole = engine.generate([ask(4)])[0].text
 
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("out of memory")
+        raise kind("out of memory")
 
     worker = Worker(engine, max_batch=2)
     worker.start()
@@ -74,7 +82,7 @@ def test_a_failed_step_is_told_and_survived(engine: Engine, monkeypatch: pytest.
     worker.stop()
 
 
-def test_stopping_ends_what_is_under_way(engine: Engine) -> None:
+def test_stopping_ends_what_is_under_way(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupted() -> None:
         stream = worker.stream(ask(4, 240))
         await anext(stream)
@@ -86,5 +94,33 @@ def test_stopping_ends_what_is_under_way(engine: Engine) -> None:
             await anext(worker.stream(ask(4)))
 
     worker = Worker(engine, max_batch=2)
+    scheduler = worker._scheduler
+    step = scheduler.step
+    monkeypatch.setattr(scheduler, "step", lambda: time.sleep(0.02) or step())  # else it might be done before
     worker.start()
     asyncio.run(interrupted())
+
+
+def test_a_grammar_that_grows_too_large_is_the_request_s_fault(engine: Engine) -> None:
+    many = {"type": "object", "properties": {f"k{i}": {"type": "string"} for i in range(1500)}}
+    asked = dataclasses.replace(ask(4, 40), grammar=Grammar("json_schema", json.dumps(many)))
+    worker = Worker(engine, max_batch=2)
+    worker.start()
+
+    async def refused() -> ApiError:
+        try:
+            await worker.check(asked)
+            async for _ in worker.stream(asked):
+                pass
+        except ConfigError as error:
+            return ApiError(400, error.what)
+        except TanzimError as error:
+            return refusal_of(error)
+        raise AssertionError
+
+    error = asyncio.run(refused())
+    assert error.status == 400
+    assert "grammar" in error.message or "schema" in error.message
+    assert len(error.message) < 300
+    assert worker.alive
+    worker.stop()

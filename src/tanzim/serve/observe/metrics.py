@@ -6,7 +6,7 @@ Specification: https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,6 +17,8 @@ from tanzim.serve.reply import Tally
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER = "other"  # in place of what clients could make any number of
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -25,10 +27,14 @@ class Metrics:
 
     Args:
         now: reads what is counted only when somebody looks: gauge → label → value.
+        models: those that everybody may know of; all others, which are a project's own, are counted as one.
 
     """
 
-    def __init__(self, now: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
+    def __init__(
+        self, now: Callable[[], Mapping[str, Mapping[str, float]]], models: Collection[str] = ()
+    ) -> None:
+        self._models = frozenset(models)
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "tanzim_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
@@ -80,7 +86,7 @@ class Metrics:
             start: when it was begun, as `time.perf_counter` has it.
 
         """
-        model = answer.model
+        model = answer.model if answer.model in self._models else OTHER
         if answer.first_text is not None:
             self.first_token.labels(model).observe(answer.first_text - start)
         for times in answer.times:
@@ -147,5 +153,6 @@ class Measure:
             await self._app(scope, receive, seen)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(route, scope["method"], status).inc()
+            method = scope["method"] if scope["method"] in _METHODS else OTHER
+            self._metrics.requests.labels(route, method, status).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)

@@ -60,7 +60,7 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
         tools=bool(asked.prompt_tools),
     )
     told = said([message.model_dump(exclude_none=True) for message in asked.messages])
-    requests = service.requests(ids, served.adapter, choices, wish)
+    requests = service.requests(ids, served, choices, wish)
     held_by = "tools" if wish.grammar is not None and wish.grammar.type == "lark" else "response_format"
     await service.check_grammar(requests[0], held_by)
     return Prepared(requests, answer, passings, told, served)

@@ -51,7 +51,7 @@ async def _prepare(service: Service, caller: Caller, asked: CompletionRequest) -
     prompt_tokens = 0
     for prompt in asked.prompts:
         ids, text = await service.encoded(prompt, caller, "prompt")
-        requests += service.requests(ids, served.adapter, choices, wish)
+        requests += service.requests(ids, served, choices, wish)
         turns = [Message("user", text)]
         passings += service.passings(turns, caller, choices, logprobs=asked.logprobs is not None)
         texts.append(text)

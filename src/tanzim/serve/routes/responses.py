@@ -43,6 +43,6 @@ async def _prepare(service: Service, caller: Caller, asked: ResponseRequest) -> 
     ids = await service.rendered(messages, asked.prompt_tools, param="input")
     wish = Wish(asked.max_output_tokens, asked.temperature, asked.top_p, grammar=asked.grammar)
     told = said([{"role": turn.role, "content": turn.content} for turn in asked.messages])
-    requests = service.requests(ids, served.adapter, 1, wish)
+    requests = service.requests(ids, served, 1, wish)
     await service.check_grammar(requests[0], "tools")
     return Prepared(requests, ResponseAnswer(asked, len(ids)), passings, told, served)

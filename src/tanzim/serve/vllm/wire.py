@@ -139,6 +139,8 @@ def completion(request: Request, model: str, limit: int, stop_ids: tuple[int, ..
         "ignore_eos": True,
         "return_token_ids": True,
     }
+    if request.realm:
+        body["cache_salt"] = request.realm
     if request.logprobs is not None:
         body |= {"logprobs": request.logprobs, "return_tokens_as_token_ids": True}
     if request.grammar is not None and request.grammar.type != "lark":
