@@ -44,6 +44,7 @@ class Server:
         health: path that answers 200 when it is ready.
         environment: set besides this process's own.
         ours: whether it is Tanzim's.
+        extra: whether it is measured only where time does not matter.
 
     """
 
@@ -53,6 +54,7 @@ class Server:
     health: str = "/health"
     environment: dict[str, str] = field(default_factory=dict)
     ours: bool = False
+    extra: bool = False
 
 
 def grid(server: Server) -> list[list[str]]:
@@ -133,6 +135,7 @@ def servers(folder: Path, model: Path, adapters: list[Path], streams: int, threa
                 "/v1/models",
                 limit,
                 ours=True,
+                extra=True,
             )
             for kind in ("int8", "int4")
         ),

@@ -9,7 +9,8 @@ order in every second one; a round of short requests to each is its warm-up. Tok
 tokenizer over the texts that came, so that nobody's own count matters. Answers to the same question are
 compared: ours must equal those of `transformers serve`, but for ties of rounding. FOLDER takes the peers'
 environment, which is made there at the first run (`serve_peers.prepare`; compiling llama.cpp takes half an
-hour on two cores). A run takes some nine minutes, ``--full`` (three rounds, more requests) half an hour.
+hour on two cores). A run takes some nine minutes, ``--full`` (three rounds, more requests, our weights
+in 8 and 4 bits besides) three quarters of one.
 
 The last line is JSON. ``ratio.tokens_per_s``: ours over `transformers serve`, at the most streams, both on
 the base; ``ratio.tokens_per_s_llama_cpp``: ours over the faster of llama-server's two precisions, all by
@@ -177,7 +178,11 @@ def main() -> None:
     chosen = [
         server if server.ours else fastest(server, folder, options)
         for server in servers(folder, base.path, adapters, max(options.streams), CORES)
-        if options.only is None or server.name.startswith(tuple(options.only))
+        if (
+            options.full or not server.extra
+            if options.only is None
+            else server.name.startswith(tuple(options.only))
+        )
     ]
     results: dict[str, dict[int, list[Result]]] = {s.name: {n: [] for n in options.streams} for s in chosen}
     texts: Texts = {server.name: {} for server in chosen}
