@@ -103,7 +103,8 @@ def test_faulty_lines_are_named(client: openai.OpenAI, tmp_path: Path) -> None:
     good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     unanswered = {"messages": good["messages"][:1]}
     path = tmp_path / "bad.jsonl"
-    path.write_text("\n".join([json.dumps(good), "{half", json.dumps(unanswered)]) + "\n")
+    twice = r'{"a\ud800\u0000": 1, "a\ud800\u0000": 2}'
+    path.write_text("\n".join([json.dumps(good), "{half", json.dumps(unanswered), twice]) + "\n")
     file = client.files.create(file=path, purpose="fine-tune")
     job = create(client, file.id)
     failed = wait(client, job.id, lambda j: j.status == "failed")
@@ -111,6 +112,7 @@ def test_faulty_lines_are_named(client: openai.OpenAI, tmp_path: Path) -> None:
     assert failed.error.param == "training_file"
     assert "line 2: the line is not valid JSON" in failed.error.message
     assert "line 3: the conversation does not end with the assistant" in failed.error.message
+    assert r"line 4: a key stands twice in the row ('a\ud800\u0000')" in failed.error.message
     assert str(tmp_path) not in failed.error.message
 
 

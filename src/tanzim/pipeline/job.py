@@ -36,6 +36,7 @@ from tanzim.pipeline.tokens import prepared, ready
 from tanzim.pipeline.workshop import CONFIG, EPOCHS, FEW, ORDER
 from tanzim.serve.jobs.lease import leased
 from tanzim.serve.jobs.process import CHECKED, EVENTS, OUTCOME, JobFolder
+from tanzim.serve.store.words import storable
 
 _CHECKING = "checking"
 _SHOWN = 5  # faulty rows that an error names
@@ -181,8 +182,8 @@ def _success(folder: Path, trained: Finetuned, adapter: Path) -> Json:
 
 def _failure(folder: Path, error: TanzimError) -> Json:
     if not isinstance(error, DataError):
-        return {"status": "failed", "code": "job_failed", "message": error.what}
-    message = "; ".join([error.what, *_faults(folder / _CHECKING / "rejected.jsonl")])
+        return {"status": "failed", "code": "job_failed", "message": storable(error.what)}
+    message = storable("; ".join([error.what, *_faults(folder / _CHECKING / "rejected.jsonl")]))
     return {"status": "failed", "code": "invalid_file_format", "message": message, "param": "training_file"}
 
 

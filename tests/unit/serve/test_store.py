@@ -180,6 +180,19 @@ def test_what_a_client_was_told_of_a_job_stays(store: Store, tmp_path: Path) -> 
     assert not store.jobs.want(ended, "cancel", among)
 
 
+def test_an_error_repeats_whatever_signs_a_client_wrote(store: Store) -> None:
+    job = store.jobs.add("a", ASKED)["id"]
+    store.jobs.progress(job, [{"message": "a\0\x1b[31m", "type": "message"}], (0, 40))
+    said = "line 1: a key stands twice ('\0', '\ud800', 'نمی\u200cخواهم')\nline 2: so it does\there"
+    store.jobs.fail(job, {"code": "x", "message": said, "param": None})
+    row = store.jobs.get("a", job)
+    assert row is not None
+    shown = "line 1: a key stands twice ('\\u0000', '\\ud800', 'نمی\u200cخواهم')\nline 2: so it does\there"
+    assert (row["status"], row["error"]["message"]) == ("failed", shown)
+    messages = [row["message"] for row in store.jobs.events(job, after=None, limit=2).rows]
+    assert messages == [f"The job failed: {shown}", "a\\u0000\\u001b[31m"]
+
+
 def read(store: Store, id_: str) -> bytes:
     with store.files.open(id_) as stream:
         return stream.read()

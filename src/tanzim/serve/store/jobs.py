@@ -14,6 +14,7 @@ from tanzim.serve.store.ids import new_id
 from tanzim.serve.store.page import Page, page
 from tanzim.serve.store.quota import check_queue
 from tanzim.serve.store.tables import events, files, jobs, models
+from tanzim.serve.store.words import storable
 
 UNFINISHED = ("validating_files", "queued", "running", "paused")
 
@@ -150,6 +151,7 @@ class Jobs:
 
     def fail(self, id_: str, error: Json) -> None:
         """End a job with an error (code, message, param), unless it was cancelled."""
+        error = {**error, "message": storable(error["message"])}
         with writing(self._engine) as connection:
             if _finish(connection, id_, status="failed", error=error, finished_at=int(time.time())):
                 tell(connection, id_, f"The job failed: {error['message']}", level="error")
@@ -214,7 +216,7 @@ def tell(
         "job": job,
         "created_at": created_at or int(time.time()),
         "level": level,
-        "message": message,
+        "message": storable(message),
         "type": type,
         "data": data,
     }
