@@ -17,6 +17,7 @@ from helpers.serving import Lines, serving
 from tanzim.infer.engine import Engine
 from tanzim.infer.grammar import Grammars
 from tanzim.serve.tool_calls import ToolCalls
+from tanzim.serve.tool_formats import Hermes
 from tanzim.serve.tool_grammar import tool_grammar
 
 PLACE: Any = {
@@ -131,7 +132,8 @@ def test_responses_hold_to_it_too(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_at_most_one_call_after_any_text(tiny_tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-    grammar = tool_grammar(TOOLS, "auto", parallel=False)
+    hermes = Hermes({})
+    grammar = tool_grammar(TOOLS, "auto", hermes, parallel=False)
     assert grammar is not None
     torch.manual_seed(seed)
     matcher = Grammars(tiny_tokenizer, len(tiny_tokenizer), [2]).matcher(grammar)
@@ -146,7 +148,7 @@ def test_at_most_one_call_after_any_text(tiny_tokenizer: PreTrainedTokenizerFast
         token = int(torch.softmax(matcher.masked(torch.randn(len(tiny_tokenizer))), 0).multinomial(1))
         matcher.take(token)
         said.append(token)
-    calls = ToolCalls()
+    calls = ToolCalls(hermes)
     told = calls.push(tiny_tokenizer.decode(said, skip_special_tokens=True)) + calls.finish()
     assert told[0] == "Let me <look>:"
     assert calls.count == len(told) - 1 == 1

@@ -41,6 +41,7 @@ class Request:
         stop: strings that end the answer, themselves left out of it.
         logprobs: None for none, else how many alternatives to report beside each chosen token.
         grammar: what the answer must keep to; None for nothing.
+        shown: special tokens that the answer's text holds; it holds no others.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -57,6 +58,7 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     grammar: Grammar | None = None
+    shown: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:

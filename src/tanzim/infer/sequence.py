@@ -42,7 +42,7 @@ class Sequence:
         self.error: TanzimError | None = None  # why it could not begin, or go on
         self._stop_ids = stop_ids
         self.limit = limit
-        self._detokeniser = Detokeniser(tokenizer)
+        self._detokeniser = Detokeniser(tokenizer, request.shown)
         self._stops = StopFinder(request.stop)
         self._logprobs: list[TokenLogprob] = []
         self._starts: list[int] = []  # characters of text before each token

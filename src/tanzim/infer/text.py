@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 # What a decoder writes for bytes that are no UTF-8 character, or not yet one.
@@ -17,11 +18,13 @@ class Detokeniser:
 
     Args:
         tokenizer: a transformers tokenizer.
+        shown: special tokens that are part of the text; the others are left out.
 
     """
 
-    def __init__(self, tokenizer: Any) -> None:  # noqa: ANN401 - any tokenizer with decode
+    def __init__(self, tokenizer: Any, shown: Sequence[int] = ()) -> None:  # noqa: ANN401 - any with decode
         self._tokenizer = tokenizer
+        self._hidden = set(special_tokens(tokenizer).values()) - set(shown) if shown else None
         # Tokens decoded together with the next one, since a token's text may depend on its
         # neighbours (word-start spaces, byte pieces); `_shown` is what of them has been returned.
         self._context: list[int] = []
@@ -51,8 +54,17 @@ class Detokeniser:
         return text[len(self._shown) :].rstrip(REPLACEMENT)
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if self._hidden is not None:
+            ids = [token for token in ids if token not in self._hidden]
+        skip = self._hidden is None
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False)
         return text
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:  # noqa: ANN401 - any transformers tokenizer
+    """Return the texts and ids of a tokenizer's special tokens."""
+    found = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return found | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
 class StopFinder:

@@ -13,6 +13,7 @@ from tanzim.serve.app import create_app
 from tanzim.serve.server import run_server
 from tanzim.serve.shelf import Shelf
 from tanzim.serve.store.store import open_store
+from tanzim.serve.tool_formats import guess_format
 
 
 def serve_models(
@@ -40,6 +41,10 @@ def serve_models(
     names: dict[str, str | None] = {opened.base.name: None}
     names |= {name: name for name in backend.adapters}
     reporter.say(f"models: {', '.join(names)}")
+    if config.tool_format == "auto":
+        found, why = guess_format(backend.tokenizer, opened.renderer.prompt)
+        reporter.choose("serve.tool_format", found, why)
+        config = config.model_copy(update={"tool_format": found})
     project = project.model_copy(update={"model": opened.model})
     shelf = None if config.repository is None else Shelf(Repository(config.repository), opened.base.hash)
     store, workshop = open_store(config), Workshop(project, opened.base.quantised)

@@ -11,7 +11,7 @@ from tanzim.core.records import Json
 from tanzim.infer.pieces import Pieces
 from tanzim.infer.request import Delta, TokenLogprob
 from tanzim.serve.reply import Reply
-from tanzim.serve.tool_calls import ToolCalls
+from tanzim.serve.tool_calls import ToolCalls, ToolFormat
 
 LEAST = -9999.0  # JSON has no infinity; OpenAI writes this number for a token of no probability
 
@@ -24,7 +24,7 @@ class Answer(Reply):
         pieces: looks up single tokens.
         prompt_tokens: length of the prompt.
         choices: how many there are.
-        tools: whether the model was shown tools, so that calls are looked for.
+        tools: how the model writes calls, where it was shown tools; None looks for no calls.
         logprobs: whether the client asked for log-probabilities.
         usage: whether a stream ends with the usage.
 
@@ -39,12 +39,12 @@ class Answer(Reply):
         *,
         logprobs: bool,
         usage: bool,
-        tools: bool = False,
+        tools: ToolFormat | None = None,
     ) -> None:
         super().__init__("chatcmpl", model, prompt_tokens)
         self._head = {"id": self.id, "created": self.created, "model": model}
         self._pieces = pieces
-        self._calls = [ToolCalls() if tools else None for _ in range(choices)]
+        self._calls = [None if tools is None else ToolCalls(tools) for _ in range(choices)]
         self._logprobs, self._usage = logprobs, usage
 
     def whole(self, choices: Sequence[Sequence[Delta]]) -> Json:

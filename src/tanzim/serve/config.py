@@ -68,6 +68,8 @@ class ServeConfig(Section):
     """Listen elsewhere without tls, since a proxy before the server does the encryption."""
     engine: EngineConfig = TanzimEngineConfig()
     """What computes the answers."""
+    tool_format: Literal["auto", "hermes", "llama", "mistral"] = "auto"
+    """How the model writes calls of tools (docs/server.md); auto goes by its chat template."""
     max_new_tokens: int = Field(512, ge=1)
     """Longest answer where a request sets no max_tokens."""
     max_batch: int = Field(8, ge=1)

@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema
 
 from tanzim.core.records import Json, Message, ToolCall
 from tanzim.infer.request import Grammar
+from tanzim.serve.tool_calls import ToolFormat
 from tanzim.serve.tool_grammar import FUNCTION, check_choice, tool_grammar
 
 
@@ -278,10 +279,11 @@ class ChatRequest(Stopped):
         chosen = self.tool_choice
         return FUNCTION + chosen.function.name if isinstance(chosen, NamedChoice) else chosen or "auto"
 
-    @property
-    def grammar(self) -> Grammar | None:
-        """What the answer must keep to."""
-        calls = tool_grammar(self.prompt_tools, self.choice, parallel=self.parallel_tool_calls is not False)
+    def grammar(self, format: ToolFormat) -> Grammar | None:
+        """Return what the answer must keep to, where the model writes calls in a format."""
+        calls = tool_grammar(
+            self.prompt_tools, self.choice, format, parallel=self.parallel_tool_calls is not False
+        )
         if calls is not None:
             return calls
         if isinstance(self.response_format, SchemaFormat):

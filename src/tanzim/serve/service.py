@@ -19,6 +19,7 @@ from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
 from tanzim.serve.middleware.build import build_chain
 from tanzim.serve.middleware.seam import Passing, Refused
+from tanzim.serve.tool_formats import open_format
 
 
 class Prompts(Protocol):
@@ -40,6 +41,7 @@ class Wish:
         stop: likewise.
         logprobs: likewise.
         grammar: likewise.
+        shown: likewise.
 
     """
 
@@ -50,6 +52,7 @@ class Wish:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     grammar: infer.Grammar | None = None
+    shown: tuple[int, ...] = ()
 
 
 class Service:
@@ -75,6 +78,7 @@ class Service:
         self._renderer = renderer
         self._config = config
         self.pieces = Pieces(backend.tokenizer)
+        self.tool_format = open_format(config.tool_format, backend.tokenizer, renderer.prompt)
         self._rendering = asyncio.Lock()
 
     async def passed(self, messages: list[Message], caller: Caller) -> Sequence[Message]:
@@ -191,6 +195,7 @@ class Service:
             stop=wish.stop,
             logprobs=wish.logprobs,
             grammar=wish.grammar,
+            shown=wish.shown,
         )
         seeds = [
             None if wish.seed is None else derive(wish.seed, "choice", index) for index in range(1, choices)

@@ -1,6 +1,6 @@
 """What an answer must be where tools must be called, or at most one of them: a grammar for the generator.
 
-The calls are written as `tanzim.serve.tool_calls` reads them. Syntax: llguidance's variant of Lark,
+The calls are written as the model's `ToolFormat` reads them. Syntax: llguidance's variant of Lark,
 https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tanzim.core.records import Json
 from tanzim.infer.grammar import JSON_OPTIONS
 from tanzim.infer.request import Grammar
-from tanzim.serve.tool_calls import CLOSE, OPEN
+from tanzim.serve.tool_calls import Amount, ToolFormat
 
 Choice = str  # none, auto, required, or the name of a function after FUNCTION
 FUNCTION = "function:"
@@ -43,12 +43,15 @@ def check_choice(tools: Sequence[Json], choice: Choice, *, parallel: bool) -> No
         )
 
 
-def tool_grammar(tools: Sequence[Json], choice: Choice, *, parallel: bool) -> Grammar | None:
+def tool_grammar(
+    tools: Sequence[Json], choice: Choice, format: ToolFormat, *, parallel: bool
+) -> Grammar | None:
     """Return what holds an answer to the calls that a client wants; None if any answer will do.
 
     Args:
         tools: as chat completions have them.
         choice: auto, required, or a function's name after ``FUNCTION``, which is then called once.
+        format: how the model writes calls.
         parallel: whether there may be several calls.
 
     """
@@ -56,25 +59,10 @@ def tool_grammar(tools: Sequence[Json], choice: Choice, *, parallel: bool) -> Gr
         return None
     name = choice.removeprefix(FUNCTION) if choice.startswith(FUNCTION) else None
     functions = [tool["function"] for tool in tools if name in (None, tool["function"]["name"])]
-    call = f"{json.dumps(OPEN)} body"
-    if choice == "auto":  # any text; where it begins a call, it ends with it
-        start = ["start: begun body | rest", f"begun[lazy]: /(?s:.*){OPEN}/", "rest: /(?s:.*)/"]
-    elif parallel and name is None:
-        start = [f"start: call (/\\n?/ call)*\ncall: {call}"]
-    else:
-        start = [f"start: {call}"]
-    rules = [
-        *start,
-        rf"body: /\n?/ ({' | '.join(f'call_{index}' for index in range(len(functions)))}) /\n?/ "
-        + json.dumps(CLOSE),
-    ]
+    amount: Amount = "at most one" if choice == "auto" else "some" if parallel and name is None else "one"
+    rules = format.rules([function["name"] for function in functions], amount)
     for index, function in enumerate(functions):
-        begin = f'{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "arguments": '
         schema = function.get("parameters") or {"type": "object", "additionalProperties": False}
         # Each schema by itself, so that what refers to its root still does.
-        held = json.dumps({**schema, "x-guidance": JSON_OPTIONS})
-        rules += [
-            f'call_{index}: {json.dumps(begin, ensure_ascii=False)} arguments_{index} "}}"',
-            f"arguments_{index}: %json {held}",
-        ]
+        rules.append(f"arguments_{index}: %json {json.dumps({**schema, 'x-guidance': JSON_OPTIONS})}")
     return Grammar("lark", "\n".join(rules))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tanzim.serve.tool_calls import ToolCalls
+from tanzim.serve.tool_formats import Hermes
 
 LOOK = '<tool_call>\n{"name": "look", "arguments": {"a": "می\u200cروم"}}\n</tool_call>'
 BARE = '<tool_call>{"name": "now"}</tool_call>'
@@ -18,7 +19,7 @@ BARE = '<tool_call>{"name": "now"}</tool_call>'
 
 def read(pieces: list[str]) -> list[Any]:
     """Return texts as they are, neighbours joined, and calls as (name, arguments)."""
-    calls = ToolCalls()
+    calls = ToolCalls(Hermes({}))
     told = [found for piece in pieces for found in calls.push(piece)] + calls.finish()
     read: list[Any] = []
     for one in told:

@@ -40,6 +40,7 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
     choices = asked.n or 1
     passings = service.passings(messages, caller, choices, logprobs=bool(asked.logprobs))
     ids = await service.rendered(messages, asked.prompt_tools)
+    tools = service.tool_format if asked.prompt_tools else None
     wish = Wish(
         asked.limit,
         asked.temperature,
@@ -47,7 +48,8 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
         asked.seed,
         asked.stops,
         asked.top_logprobs or 0 if asked.logprobs else None,
-        asked.grammar,
+        asked.grammar(service.tool_format),
+        () if tools is None else tools.shown,
     )
     usage = bool(asked.stream_options and asked.stream_options.include_usage)
     answer = Answer(
@@ -57,7 +59,7 @@ async def prepare(service: Service, caller: Caller, asked: ChatRequest) -> Prepa
         choices,
         logprobs=bool(asked.logprobs),
         usage=usage,
-        tools=bool(asked.prompt_tools),
+        tools=tools,
     )
     told = said([message.model_dump(exclude_none=True) for message in asked.messages])
     requests = service.requests(ids, served, choices, wish)

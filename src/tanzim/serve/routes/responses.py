@@ -41,8 +41,15 @@ async def _prepare(service: Service, caller: Caller, asked: ResponseRequest) -> 
     messages = await service.passed(asked.messages, caller)
     passings = service.passings(messages, caller)
     ids = await service.rendered(messages, asked.prompt_tools, param="input")
-    wish = Wish(asked.max_output_tokens, asked.temperature, asked.top_p, grammar=asked.grammar)
+    format = service.tool_format
+    wish = Wish(
+        asked.max_output_tokens,
+        asked.temperature,
+        asked.top_p,
+        grammar=asked.grammar(format),
+        shown=format.shown if asked.prompt_tools else (),
+    )
     told = said([{"role": turn.role, "content": turn.content} for turn in asked.messages])
     requests = service.requests(ids, served, 1, wish)
     await service.check_grammar(requests[0], "tools")
-    return Prepared(requests, ResponseAnswer(asked, len(ids)), passings, told, served)
+    return Prepared(requests, ResponseAnswer(asked, len(ids), format), passings, told, served)

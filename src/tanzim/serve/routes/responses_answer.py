@@ -17,7 +17,7 @@ from tanzim.infer.request import Delta
 from tanzim.serve.errors import ApiError
 from tanzim.serve.reply import Reply
 from tanzim.serve.routes.responses_schema import ResponseRequest
-from tanzim.serve.tool_calls import ToolCalls
+from tanzim.serve.tool_calls import ToolCalls, ToolFormat
 
 _REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -28,15 +28,16 @@ class ResponseAnswer(Reply):
     Args:
         asked: the request, which the response repeats.
         prompt_tokens: length of the prompt.
+        tools: how the model writes calls.
 
     """
 
     END = ""  # the last event says that it is
 
-    def __init__(self, asked: ResponseRequest, prompt_tokens: int) -> None:
+    def __init__(self, asked: ResponseRequest, prompt_tokens: int, tools: ToolFormat) -> None:
         super().__init__("resp", asked.model, prompt_tokens)
         self._asked = asked
-        self._calls = ToolCalls() if asked.prompt_tools else None
+        self._calls = ToolCalls(tools) if asked.prompt_tools else None
         self._items: list[Json] = []
         self._number = -1
         self._reason: str | None = None

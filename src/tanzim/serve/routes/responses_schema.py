@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from tanzim.core.records import Json, Message, ToolCall
 from tanzim.infer.request import Grammar
 from tanzim.serve.schema import FunctionCall, Strict, TextFormat
+from tanzim.serve.tool_calls import ToolFormat
 from tanzim.serve.tool_grammar import FUNCTION, check_choice, tool_grammar
 
 
@@ -170,10 +171,11 @@ class ResponseRequest(Strict):
         chosen = self.tool_choice
         return FUNCTION + chosen.name if isinstance(chosen, FunctionChoice) else chosen or "auto"
 
-    @property
-    def grammar(self) -> Grammar | None:
-        """What the answer must keep to."""
-        return tool_grammar(self.prompt_tools, self.choice, parallel=self.parallel_tool_calls is not False)
+    def grammar(self, format: ToolFormat) -> Grammar | None:
+        """Return what the answer must keep to, where the model writes calls in a format."""
+        return tool_grammar(
+            self.prompt_tools, self.choice, format, parallel=self.parallel_tool_calls is not False
+        )
 
     @property
     def messages(self) -> list[Message]:
