@@ -13,7 +13,7 @@ import pytest
 from helpers.postgres import PASSWORD, local_postgres
 from helpers.serving import Lines, serving
 from tanzim.infer.engine import Engine
-from tanzim.serve.service import Service
+from tanzim.serve.catalogue import Catalogue
 
 TURN = {"role": "user", "content": "hi"}
 UPLOAD = {"filename": "x", "purpose": "fine-tune", "bytes": 5, "mime_type": "x"}
@@ -97,7 +97,7 @@ def test_a_fault_of_the_server_has_the_apis_shape(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(Service, "model_list", broken)
+    monkeypatch.setattr(Catalogue, "models", broken)
     with serving(engine, Lines(engine.tokenizer), {"tiny": None}, tmp_path) as url:
         answer = httpx.get(f"{url}/v1/models")
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
