@@ -163,14 +163,16 @@ FORMS: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-UNENDED = ("no end", "a charset")  # whole by HTTP's length, though the form has no last boundary
+UNENDED = "a charset"  # the form has no last boundary, but the file has one after it
 
 
+# Starlette lets go of a file whose end has not come, and Python closes it.
+@pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning")
 @pytest.mark.parametrize("kind", FORMS)
 def test_forms_that_are_none(client: httpx.Client, kind: str) -> None:
     type_, body = FORMS[kind]
     for path in ("/files", "/uploads/upload-none/parts"):
         answer = client.post(path, content=body, headers={b"content-type": type_})
         assert sound(answer).status_code in (200, 400, 404, 413), answer.text
-        assert answer.status_code != 200 or kind in UNENDED, answer.text
-    assert [one["bytes"] for one in client.get("/files").json()["data"]] == [5] * (kind in UNENDED)
+        assert answer.status_code != 200 or kind == UNENDED, answer.text
+    assert [one["bytes"] for one in client.get("/files").json()["data"]] == [5] * (kind == UNENDED)
