@@ -1,4 +1,4 @@
-"""A database that is away, and a disk that is full: said as they are, and nothing confirmed is lost."""
+"""A database or storage that is away, a disk that is full: said as it is, and nothing confirmed is lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from helpers import s3
 from helpers.postgres import PASSWORD, local_postgres
 from helpers.serving import Lines, serving
 from tanzim.infer.engine import Engine
+from tanzim.serve.jobs.supervisor import Supervisor
 
 NAMES = {"tiny": None, "tuned": "default"}
 ASKED = {
@@ -69,6 +71,44 @@ def test_while_postgresql_is_away(engine: Engine, tmp_path: Path, monkeypatch: p
         assert client.get(f"/v1/files/{kept}/content").content == b"rows"
         assert [one["id"] for one in client.get("/v1/files").json()["data"]] == [kept]
         assert upload(client, b"more").status_code == 200
+
+
+def test_while_s3_is_away(engine: Engine, tmp_path: Path) -> None:
+    with (
+        s3.outage() as storage,
+        serving(engine, Lines(engine.tokenizer), NAMES, tmp_path, files=storage.place) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        kept = upload(client, b"rows").json()["id"]
+        storage.begin()
+        for refused in (upload(client, b"more"), client.get(f"/v1/files/{kept}/content")):
+            assert refused.status_code == 503, refused.text
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.json()["error"]["code"] == "unavailable"
+            assert "outage" not in refused.text  # the bucket's name
+        assert [one["id"] for one in client.get("/v1/files").json()["data"]] == [kept]
+        assert client.post("/v1/chat/completions", json=ASKED).status_code == 200
+        until_ready(client, 200)
+        storage.end()
+        assert client.get(f"/v1/files/{kept}/content").content == b"rows"
+        assert upload(client, b"more").status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_is_sent_where_nobody_looks_after_the_jobs(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(_: Supervisor) -> None:
+        raise SystemExit  # ends its thread
+
+    with (
+        serving(engine, Lines(engine.tokenizer), NAMES, tmp_path) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        until_ready(client, 200)
+        monkeypatch.setattr(Supervisor, "look", leave)
+        until_ready(client, 503)
+        assert client.get("/health/ready").json() == {"status": "not ready", "missing": ["jobs"]}
 
 
 def test_what_is_not_in_the_trail_is_not_confirmed(

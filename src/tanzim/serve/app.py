@@ -20,7 +20,7 @@ from tanzim.serve.backend import Backend
 from tanzim.serve.bounds import FORM, BodyBound
 from tanzim.serve.catalogue import Catalogue
 from tanzim.serve.config import ServeConfig
-from tanzim.serve.errors import ApiError, answer, away, no_room, refusal
+from tanzim.serve.errors import ApiError, answer, away, files_away, no_room, refusal
 from tanzim.serve.jobs.executor import open_executor
 from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
@@ -33,6 +33,7 @@ from tanzim.serve.routes import chat, completions, embeddings, files, jobs, lora
 from tanzim.serve.routes.context import Context
 from tanzim.serve.service import Prompts, Service
 from tanzim.serve.shelf import Shelf
+from tanzim.serve.store.blobs import BlobsAwayError
 from tanzim.serve.store.database import AWAY
 from tanzim.serve.store.store import Store
 
@@ -108,7 +109,7 @@ def create_app(
     if traces is not None:
         app.add_middleware(Trace, traces=traces)
     _add_errors(app)
-    context = Context(service, store, workshop, config, metrics, log)
+    context = Context(service, store, workshop, config, metrics, log, supervisor)
     for family in (models, chat, completions, responses, embeddings, files, uploads, jobs, lora):
         family.add(app, context)
     return app
@@ -149,6 +150,10 @@ def _add_errors(app: FastAPI) -> None:
 
     for kind in AWAY:
         app.add_exception_handler(kind, gone)
+
+    @app.exception_handler(BlobsAwayError)
+    async def nowhere(_: Request, error: BlobsAwayError) -> JSONResponse:
+        return answer(files_away())
 
     @app.exception_handler(OSError)
     async def full(_: Request, error: OSError) -> JSONResponse:

@@ -66,6 +66,12 @@ def away(error: Exception) -> ApiError:
     return ApiError(503, message, code="unavailable", retry_after=_AGAIN)
 
 
+def files_away() -> ApiError:
+    """Return the error of a storage of files that is away."""
+    message = "The storage of the server's files is away for the moment; try again."
+    return ApiError(503, message, code="unavailable", retry_after=_AGAIN)
+
+
 def no_room() -> ApiError:
     """Return the error of a disk that is full."""
     return ApiError(507, "The server's disk is full; its owner must make room.", code="storage_full")

@@ -23,6 +23,7 @@ from helpers.postgres import PASSWORD, local_postgres
 from tanzim.core.errors import ConfigError, DataError
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.store.backup import backup, restore
+from tanzim.serve.store.blobs import BlobsAwayError, open_blobs
 from tanzim.serve.store.database import open_database, writing
 from tanzim.serve.store.quota import FullError
 from tanzim.serve.store.store import Store, open_store
@@ -114,6 +115,33 @@ def test_files_are_kept_listed_and_forgotten(store: Store, tmp_path: Path) -> No
     assert store.files.delete("a", made[4])
     with pytest.raises(FileNotFoundError):
         store.files.open(made[4])
+
+
+def test_a_storage_that_is_away_is_told_from_a_key_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 100)
+    with s3.outage() as storage:
+        blobs = open_blobs(storage.place)
+        blobs.put("kept", tmp_path / "f")
+        stream = blobs.open("kept")
+        storage.begin()
+        for call in (
+            lambda: blobs.put("more", tmp_path / "f"),
+            lambda: blobs.open("kept"),
+            lambda: blobs.delete("kept"),
+            lambda: stream.read(1),
+        ):
+            with pytest.raises(BlobsAwayError, match="cannot be used"):
+                call()
+        stream.close()
+        storage.end()
+        with pytest.raises(FileNotFoundError):
+            blobs.open("more")
+        with blobs.open("kept") as again:
+            assert again.read() == b"x" * 100
+        blobs.delete("kept")
+        blobs.delete("kept")
+        with pytest.raises(FileNotFoundError):
+            blobs.open("kept")
 
 
 def test_a_job_is_taken_by_one_of_many(store: Store) -> None:

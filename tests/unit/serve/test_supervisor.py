@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from helpers import s3
 from tanzim.core.errors import ConfigError
 from tanzim.core.files import write_json
 from tanzim.serve.config import ServeConfig
@@ -158,6 +161,94 @@ def test_a_faulty_job_does_not_keep_the_others_waiting(
     assert status(store, bad) != "failed"
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"looking after {bad} failed and is tried again: JSONDecodeError")
+
+
+def test_a_job_that_cannot_be_found_out_about_does_not_keep_the_others_waiting(
+    store: Store,
+    supervisor: Supervisor,
+    played: Played,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad, good = add(store, tmp_path), add(store, tmp_path)
+    look = played.look
+
+    def odd(folder: JobFolder, attempt: int) -> Seen:
+        if folder.path.name == bad:
+            raise KeyError("odd")
+        return look(folder, attempt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(played, "look", odd)
+        for _ in range(3):
+            supervisor.look()
+    assert played.started == [good]
+    (record,) = complaints(caplog)
+    assert record.getMessage() == f"looking after {bad} failed and is tried again: KeyError: 'odd'"
+    assert record.exc_info is not None
+    supervisor.look()
+    assert played.started == [good, bad]
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "tanzim.serve.jobs.supervisor"]
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not done() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert done()
+
+
+def test_no_fault_ends_the_looking(
+    store: Store,
+    supervisor: Supervisor,
+    played: Played,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def odd() -> None:
+        raise KeyError("odd")
+
+    assert not supervisor.alive
+    with monkeypatch.context() as patch:
+        patch.setattr(store.jobs, "unfinished", odd)
+        supervisor.start()
+        until(lambda: bool(complaints(caplog)))
+    job = add(store, tmp_path)
+    until(lambda: played.started == [job])
+    assert supervisor.alive
+    supervisor.stop()
+    assert not supervisor.alive
+    (record,) = complaints(caplog)
+    assert record.getMessage() == "looking after the jobs failed and is tried again: KeyError: 'odd'"
+    assert record.exc_info is not None
+
+
+def test_a_job_waits_for_a_storage_that_is_away(
+    tmp_path: Path, played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        s3.outage() as storage,
+        closing(open_store(ServeConfig(folder=str(tmp_path / "server"), files=storage.place))) as store,
+    ):
+        job = add(store, tmp_path)
+        storage.begin()
+        supervisor = Supervisor(store.jobs, store.files, store.root / "jobs", Shop(), played, 2)
+        supervisor.start()
+        until(lambda: bool(complaints(caplog)))
+        assert status(store, job) == "validating_files"
+        assert played.started == []
+        storage.end()
+        until(lambda: played.started == [job])
+        supervisor.stop()
+        assert (store.root / "jobs" / job / "training.jsonl").read_text() == "rows"
+    (record,) = complaints(caplog)
+    assert record.getMessage().startswith(f"looking after {job} failed and is tried again: BlobsAwayError")
+    assert record.exc_info is None
 
 
 def test_a_job_is_counted_and_started_only_if_the_database_knows_it(

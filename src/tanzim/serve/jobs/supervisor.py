@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 
-from tanzim.core.errors import ConfigError
+from tanzim.core.errors import ConfigError, TanzimError
 from tanzim.core.files import new_file, write_text
 from tanzim.core.records import Json
 from tanzim.serve.jobs.executor import Executor, Seen, State
@@ -36,6 +36,7 @@ _LOOK = 0.25  # seconds between two looks
 _STOPPED = ("paused", "queued")  # statuses of a job whose process ended because it was asked to
 _DEATHS = 3  # times a job's process may die without having reached another checkpoint
 _TIDY = 3600  # seconds between two times of tidying up
+_KNOWN = (SQLAlchemyError, OSError, TanzimError)  # faults whose traceback tells nothing more
 
 
 class Supervisor:
@@ -81,6 +82,11 @@ class Supervisor:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def alive(self) -> bool:
+        """Whether anybody looks."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         tidy = time.monotonic()
         while not self._stop.wait(_LOOK):
@@ -89,7 +95,7 @@ class Supervisor:
                 if time.monotonic() >= tidy:
                     tidy = time.monotonic() + _TIDY
                     self._tidy()
-            except (SQLAlchemyError, OSError) as error:  # such as a database that is away: look again
+            except Exception as error:  # noqa: BLE001 - such as a database that is away: look again
                 self._complain("", error)
                 self._stop.wait(1)
             else:
@@ -100,7 +106,9 @@ class Supervisor:
         said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if self._faults.get(job) != said:
             self._faults[job] = said
-            _log.warning("looking after %s failed and is tried again: %s", job or "the jobs", said)
+            trace = None if isinstance(error, _KNOWN) else error
+            message = "looking after %s failed and is tried again: %s"
+            _log.warning(message, job or "the jobs", said, exc_info=trace)
 
     def look(self) -> None:
         """Do what is to be done now."""
@@ -112,12 +120,11 @@ class Supervisor:
         ]
         folders = [JobFolder(self._root / job["id"]) for job in mine]
         try:
-            found = [
-                self._executor.look(folder, job["attempts"])
-                for job, folder in zip(mine, folders, strict=True)
-            ]
-            running = sum(seen.state is State.ALIVE for seen in found)
+            found = [self._seen(job, folder) for job, folder in zip(mine, folders, strict=True)]
+            running = sum(seen is None or seen.state is State.ALIVE for seen in found)
             for job, folder, seen in zip(mine, folders, found, strict=True):
+                if seen is None:
+                    continue
                 try:
                     self._say(job["id"], seen)
                     if seen.state is State.ALIVE:
@@ -126,12 +133,20 @@ class Supervisor:
                         running += self._attend(job, folder, seen, running < self._most)
                 except AWAY:
                     raise
-                except (SQLAlchemyError, OSError, ValueError) as error:  # of this job: the others go on
+                except Exception as error:  # noqa: BLE001 - of this job: the others go on
                     self._complain(job["id"], error)
                 else:
                     self._faults.pop(job["id"], None)
         finally:
             self._executor.release()
+
+    def _seen(self, job: RowMapping, folder: JobFolder) -> Seen | None:
+        """Ask the executor for a job; None if it fails, and the job may have a process for all we know."""
+        try:
+            return self._executor.look(folder, job["attempts"])
+        except Exception as error:  # noqa: BLE001 - of this job: the others go on
+            self._complain(job["id"], error)
+            return None
 
     def _say(self, id_: str, seen: Seen) -> None:
         """Tell as an event what the executor says of a job that may go on, when it changes."""

@@ -8,6 +8,7 @@ import time
 from sqlalchemy import Engine
 
 from tanzim.serve.backend import Backend
+from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.store.database import is_current
 
 _FRESH = 1.0  # seconds that an answer of the database counts for all who ask
@@ -20,17 +21,22 @@ class Readiness:
     Args:
         backend: what answers.
         database: where rows are.
+        supervisor: of the jobs.
 
     """
 
-    def __init__(self, backend: Backend, database: Engine) -> None:
-        self._backend, self._database = backend, database
+    def __init__(self, backend: Backend, database: Engine, supervisor: Supervisor) -> None:
+        self._backend, self._database, self._supervisor = backend, database, supervisor
         self._looked: tuple[float, bool] = (float("-inf"), False)
         self._looking: asyncio.Task[bool] | None = None
 
     async def missing(self) -> list[str]:
         """Return the names of the parts that do not work."""
-        found = {"generation": self._backend.ready, "database": await self._connected()}
+        found = {
+            "generation": self._backend.ready,
+            "database": await self._connected(),
+            "jobs": self._supervisor.alive,
+        }
         return [name for name, works in found.items() if not works]
 
     async def _connected(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tanzim.core.records import Json
 from tanzim.serve.config import ServeConfig
 from tanzim.serve.errors import ApiError
+from tanzim.serve.jobs.supervisor import Supervisor
 from tanzim.serve.jobs.work import Workshop
 from tanzim.serve.observe.metrics import Metrics
 from tanzim.serve.observe.requests import RequestLog
@@ -33,6 +34,7 @@ class Context:
         config: the ``serve`` section.
         metrics: what is counted.
         log: of answers.
+        supervisor: of the jobs.
 
     """
 
@@ -42,6 +44,7 @@ class Context:
     config: ServeConfig
     metrics: Metrics
     log: RequestLog
+    supervisor: Supervisor
 
 
 def listed(page: Page, objects: list[Json]) -> Json:

@@ -22,7 +22,7 @@ def add(app: FastAPI, context: Context) -> None:
         alive = context.service.backend.alive
         return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
 
-    readiness = Readiness(context.service.backend, context.store.database)
+    readiness = Readiness(context.service.backend, context.store.database, context.supervisor)
 
     @app.get("/health/ready")
     async def ready(request: Request) -> JSONResponse:

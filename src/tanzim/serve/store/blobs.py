@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from sqlalchemy import Column, Engine, select
 
-from tanzim.core.errors import ConfigError
+from tanzim.core.errors import ConfigError, TanzimError
 from tanzim.core.files import new_file, sync_folder
 from tanzim.core.optional import need
+
+
+class BlobsAwayError(TanzimError):
+    """The place of the bytes does not answer, or not as it should."""
 
 
 class Blobs(Protocol):
@@ -25,6 +32,7 @@ class Blobs(Protocol):
 
         Raises:
             FileNotFoundError: nothing does.
+            BlobsAwayError: the place is away, as it may be in every other call and when the stream is read.
 
         """
 
@@ -149,19 +157,61 @@ class S3Blobs:
 
     def __init__(self, url: str) -> None:
         self._root = url.rstrip("/")
-        self._fs: Any = need("s3fs", "s3").S3FileSystem()
+        s3fs: Any = need("s3fs", "s3")
+        self._fs: Any = s3fs.S3FileSystem()
+        botocore: Any = importlib.import_module("botocore.exceptions")
+        # s3fs hands on what it has tried again in vain, whichever library's it is.
+        faults = (OSError, botocore.BotoCoreError, botocore.ClientError, *s3fs.core.S3_RETRYABLE_ERRORS)
+        self._faults: tuple[type[Exception], ...] = faults
 
     def put(self, key: str, path: Path) -> None:
         """Copy the file at ``path`` under ``key``."""
-        self._fs.put_file(str(path), f"{self._root}/{key}")
+        with self.reached():
+            self._fs.put_file(str(path), f"{self._root}/{key}")
 
     def open(self, key: str) -> IO[bytes]:
         """Open what stands at ``key`` for reading."""
-        return cast(IO[bytes], self._fs.open(f"{self._root}/{key}", "rb"))
+        with self.reached():
+            return cast(IO[bytes], _Stream(self, self._fs.open(f"{self._root}/{key}", "rb")))
 
     def delete(self, key: str) -> None:
         """Remove ``key``, if it is there."""
-        try:
+        with suppress(FileNotFoundError), self.reached():
             self._fs.rm_file(f"{self._root}/{key}")
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Let what comes of a storage that is away be raised as `BlobsAwayError`."""
+        try:
+            yield
         except FileNotFoundError:
-            return
+            raise
+        except self._faults as error:
+            raise BlobsAwayError(
+                f"the storage of the files cannot be used: {type(error).__name__}: {error}",
+                where=f"serve.files: {self._root}",
+                fix="check that it is running, its address, and the credentials in the environment",
+            ) from error
+
+
+class _Stream(io.RawIOBase):
+    """An object that is being read."""
+
+    def __init__(self, blobs: S3Blobs, stream: IO[bytes]) -> None:
+        self._blobs, self._stream = blobs, stream
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - whatever holds bytes
+        """Read into ``buffer``; return how many bytes."""
+        with self._blobs.reached():
+            data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._stream.close()
+        super().close()
