@@ -35,7 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "spiel": RATE | {"method.density": 0.2, "method.regrow_steps": 5, "method.growth_steps": 2},
     "full": {"learning_rate": 3e-3},
 }
-REFUSED = {"routed": "a job has one file", "qlora": "this server keeps it in its own precision"}
+REFUSED = {"routed": "tasks cannot be set through the API", "qlora": "this server keeps it in its own precision"}
 PROMPTS = ("7: Which colour has apple?", "Which colour has", "red", "زرد", "colour: ", "An apple")
 HYPER = {"n_epochs": 20, "batch_size": 20}
 
@@ -118,4 +118,4 @@ def test_what_could_not_be_asked_is_refused(kind: str, jobs: dict[str, str], cli
         settings["method.tasks"] = {"one": "a.jsonl", "two": "b.jsonl"}
     with pytest.raises(openai.BadRequestError, match=REFUSED[kind]) as caught:
         create(client, file, extra_body={"tanzim": {"train": settings}})
-    assert caught.value.param == "tanzim.train.method.type"
+    assert caught.value.param == f"tanzim.train.method.{'tasks' if kind == 'routed' else 'type'}"
