@@ -35,7 +35,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "spiel": RATE | {"method.density": 0.2, "method.regrow_steps": 5, "method.growth_steps": 2},
     "full": {"learning_rate": 3e-3},
 }
-REFUSED = {"routed": "tasks cannot be set through the API", "qlora": "this server keeps it in its own precision"}
+REFUSED = {
+    "routed": "tasks cannot be set through the API",
+    "qlora": "this server keeps it in its own precision",
+}
 PROMPTS = ("7: Which colour has apple?", "Which colour has", "red", "زرد", "colour: ", "An apple")
 HYPER = {"n_epochs": 20, "batch_size": 20}
 
