@@ -108,7 +108,7 @@ def test_through_the_server_whole_and_streamed(
             engine, renderer, {"tiny": None}, tmp_path / folder, middleware=middleware, max_new_tokens=40
         ) as url:
             answer = httpx.post(f"{url}/v1/chat/completions", json=asked)
-        return answer, renderer.seen
+        return answer, renderer.seen[1:]  # after the trial by which the format of calls is chosen
 
     plain, _ = ask("1", [], "the quick brown fox")
     said = plain.json()["choices"][0]["message"]["content"]
@@ -120,8 +120,7 @@ def test_through_the_server_whole_and_streamed(
     parts = re.findall(r'"content": ?"((?:[^"\\]|\\.)*)"', streamed.text)
     assert "".join(parts).encode().decode("unicode_escape", "replace").count("<gone>") == said.count(word)
     _, seen = ask("4", [{"type": "fake", "find": "quick", "write": "slow"}], "the quick brown fox")
-    assert seen[-1] == "the slow brown fox"  # before it, the trial by which the format of calls is chosen
-    assert not any("quick" in text for text in seen)
+    assert seen == ["the slow brown fox"]
     refused, seen = ask("5", [{"type": "fake", "find": "x", "refuse": "brown"}], "the quick brown fox")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "content_filter")
     assert seen == []
