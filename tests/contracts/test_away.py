@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from helpers import s3
+from helpers.disk import fill, small_disk_at
 from helpers.postgres import PASSWORD, local_postgres
 from helpers.serving import Lines, serving
 from tanzim.infer.engine import Engine
@@ -134,17 +134,8 @@ def test_what_is_not_in_the_trail_is_not_confirmed(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Yield a file system of its own, of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    try:
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here")
-    if made.returncode != 0:
-        pytest.skip(f"no file system of its own can be mounted: {made.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with small_disk_at(tmp_path / "disk") as disk:
+        yield disk
 
 
 def test_a_full_disk(engine: Engine, small_disk: Path) -> None:
@@ -155,9 +146,7 @@ def test_a_full_disk(engine: Engine, small_disk: Path) -> None:
         kept = upload(client, b"rows").json()["id"]
         answer = client.post("/v1/chat/completions", json=ASKED).json()["choices"]
         for leave in (600_000, 40_000, 0):
-            statistics = os.statvfs(small_disk)
-            free = statistics.f_bavail * statistics.f_frsize
-            (small_disk / "ballast").write_bytes(b"x" * (free - leave))
+            fill(small_disk, leave)
             refused = upload(client, os.urandom(400_000))
             assert refused.status_code == 507, refused.text
             assert refused.json()["error"]["code"] == "storage_full"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "train"))
 from tiny_train import fit, lines, tiny_lora
 
+from helpers.disk import fill, small_disk_at
 from tanzim.core.errors import TrainError
 from tanzim.train.checkpoint import Checkpoints
 
@@ -26,25 +25,8 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "save_steps": 2, "eval_steps": 2}
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Yield a file system of its own, of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    try:
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here")
-    if made.returncode != 0:
-        pytest.skip(f"no file system of its own can be mounted: {made.stderr.strip()}")
-    yield disk
-    # Lazily: token files may still be mapped.
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def fill(disk: Path, leave: int) -> None:
-    """Take all but ``leave`` bytes of the disk."""
-    statistics = os.statvfs(disk)
-    free = statistics.f_bavail * statistics.f_frsize
-    (disk / "ballast").write_bytes(b"x" * (free - leave))
+    with small_disk_at(tmp_path / "disk") as disk:
+        yield disk
 
 
 def expect_same_as_uninterrupted(root: Path, plain: Path) -> None:

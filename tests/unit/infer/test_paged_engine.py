@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from helpers.adapters import generated, save_changed
+from helpers.passes import count_tokens
 from tanzim.core.errors import ModelError
 from tanzim.infer.engine import Engine, Request
 from tanzim.infer.lean import LeanModel, differs, unfit
@@ -140,23 +141,6 @@ def test_log_probabilities_equal_those_of_a_full_pass(tokenizer: PreTrainedToken
         found = [entry.logprob for entry in answer.logprobs]
         wanted = wanted_TV[range(len(answer.ids)), answer.ids]
         torch.testing.assert_close(torch.tensor(found), wanted, rtol=0, atol=1e-4)
-
-
-def count_tokens(scheduler: PagedScheduler) -> list[int]:
-    """Return a list that grows by the number of tokens of every pass."""
-    seen: list[int] = []
-    lean = scheduler._lean
-
-    class Counting:
-        def __call__(self, step: Any, cache: Any) -> torch.Tensor:
-            seen.append(step.ids_N.shape[0])
-            return lean(step, cache)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(lean, name)
-
-    scheduler._lean = Counting()  # type: ignore[assignment]
-    return seen
 
 
 def test_a_prompt_that_begins_alike_is_computed_from_where_it_differs(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from helpers.adapters import generated, save_changed
+from helpers.passes import count_tokens
 from helpers.properties import examples
 from tanzim.infer import speculation
 from tanzim.infer.engine import Completion, Engine, Grammar, Request
@@ -61,23 +62,6 @@ def server(engine: Engine, max_batch: int, cost: Cost | None, **options: Any) ->
     assert isinstance(scheduler, PagedScheduler)
     scheduler._cost = cost
     return scheduler
-
-
-def count_tokens(scheduler: PagedScheduler) -> list[int]:
-    """Return a list that grows by the number of tokens of every pass."""
-    seen: list[int] = []
-    lean = scheduler._lean
-
-    class Counting:
-        def __call__(self, step: Any, cache: Any) -> torch.Tensor:
-            seen.append(step.ids_N.shape[0])
-            return lean(step, cache)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(lean, name)
-
-    scheduler._lean = Counting()  # type: ignore[assignment]
-    return seen
 
 
 def answer(scheduler: PagedScheduler, sequences: list[Sequence], draw: random.Random) -> list[Completion]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tanzim.serve.tool_calls import ToolCalls
+from helpers.calls import read_calls
 from tanzim.serve.tool_formats import Hermes
 
 LOOK = '<tool_call>\n{"name": "look", "arguments": {"a": "می\u200cروم"}}\n</tool_call>'
@@ -19,18 +18,7 @@ BARE = '<tool_call>{"name": "now"}</tool_call>'
 
 def read(pieces: list[str]) -> list[Any]:
     """Return texts as they are, neighbours joined, and calls as (name, arguments)."""
-    calls = ToolCalls(Hermes({}))
-    told = [found for piece in pieces for found in calls.push(piece)] + calls.finish()
-    read: list[Any] = []
-    for one in told:
-        if isinstance(one, dict):
-            read.append((one["function"]["name"], json.loads(one["function"]["arguments"])))
-        elif read and isinstance(read[-1], str):
-            read[-1] += one
-        else:
-            read.append(one)
-    assert calls.count == sum(isinstance(one, tuple) for one in read)
-    return read
+    return read_calls(Hermes({}), pieces)
 
 
 @pytest.mark.parametrize(

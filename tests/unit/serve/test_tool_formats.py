@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
+from helpers.calls import read_calls
 from helpers.families import make
 from helpers.properties import examples
 from tanzim.infer.text import Detokeniser, special_tokens
@@ -68,18 +69,7 @@ CASES: list[tuple[str, str, list[Any]]] = [
 
 def read(format: str, pieces: list[str]) -> list[Any]:
     """Return texts as they are, neighbours joined, and calls as (name, arguments)."""
-    calls = ToolCalls(FORMATS[format]({}))
-    told = [found for piece in pieces for found in calls.push(piece)] + calls.finish()
-    read: list[Any] = []
-    for one in told:
-        if isinstance(one, dict):
-            read.append((one["function"]["name"], json.loads(one["function"]["arguments"])))
-        elif read and isinstance(read[-1], str):
-            read[-1] += one
-        else:
-            read.append(one)
-    assert calls.count == sum(isinstance(one, tuple) for one in read)
-    return read
+    return read_calls(FORMATS[format]({}), pieces)
 
 
 @pytest.mark.parametrize(("format", "text", "expected"), CASES)
